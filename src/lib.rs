@@ -39,3 +39,5 @@
 //! (what must be true afterwards), then `daemon` (the life of every process).
 
 pub mod drill;
+pub mod lsn;
+pub mod replication;
