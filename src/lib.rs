@@ -1,1 +1,5 @@
 //! skeleton
+
+pub mod backoff;
+pub mod config;
+pub mod lsn;
