@@ -37,3 +37,8 @@
 //!
 //! `event` (the contract on the wire), `outbox` (how an event enters the table), `drill::check`
 //! (what must be true afterwards), then `daemon` (the life of every process).
+
+pub mod backoff;
+pub mod config;
+pub mod drill;
+pub mod lsn;
