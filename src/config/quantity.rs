@@ -52,9 +52,9 @@ pub enum QuantityError {
     /// A blank.
     #[error("it has a space: write number and unit together")]
     Space,
-    /// A unit without a number before it.
-    #[error("a number is missing before {0:?}")]
-    Number(String),
+    /// Anything else than a digit comes first.
+    #[error("it does not start with a number")]
+    Number,
     /// A number without a unit.
     #[error("{0} has no unit")]
     NoUnit(String),
@@ -125,7 +125,7 @@ fn next_part(text: &str) -> Result<(&str, &str, &str), QuantityError> {
         Some('-' | '+') if digits.is_empty() => return Err(QuantityError::Sign),
         Some('.' | ',') => return Err(QuantityError::Fraction),
         Some(next) if next.is_whitespace() => return Err(QuantityError::Space),
-        Some(_) if digits.is_empty() => return Err(QuantityError::Number(short(after))),
+        Some(_) if digits.is_empty() => return Err(QuantityError::Number),
         Some(_) | None => {}
     }
     let unit_end = after.find(|next: char| next.is_ascii_digit()).unwrap_or(after.len());
@@ -136,9 +136,12 @@ fn next_part(text: &str) -> Result<(&str, &str, &str), QuantityError> {
     Ok((digits, unit, rest))
 }
 
-/// The first characters, for a message.
+/// The first word, for a message. Not more: a value in the wrong place may be anything, also a URL
+/// with a password.
 fn short(text: &str) -> String {
-    text.chars().take(20).collect()
+    let mut letters = text.chars();
+    let first = letters.next().into_iter();
+    first.chain(letters.take_while(|letter| letter.is_alphanumeric()).take(20)).collect()
 }
 
 fn number(digits: &str) -> Result<u64, QuantityError> {
@@ -255,7 +258,7 @@ mod tests {
                 "it has a space: write number and unit together",
                 "it has a space: write number and unit together",
             ),
-            ("MB", "a number is missing before \"MB\"", "a number is missing before \"MB\""),
+            ("MB", "it does not start with a number", "it does not start with a number"),
         ] {
             assert_eq!(parse_size(text).unwrap_err().to_string(), size, "{text}");
             assert_eq!(parse_duration(text).unwrap_err().to_string(), span, "{text}");
