@@ -6,6 +6,7 @@
 //!
 //! A new kind of thing implements [`Item`] and is listed where [`bring`] is called.
 
+mod postgres;
 mod tool;
 
 use std::fs::{self, File, TryLockError};
@@ -14,6 +15,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+pub use postgres::{PINNED, PinnedPostgres};
+pub(super) use tool::is_executable;
 pub use tool::{Tool, check_sha256, find_on_path, sha256_of};
 
 /// Where a fetch tells a person what it is doing, one line a call.
