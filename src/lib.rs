@@ -1,1 +1,4 @@
 //! skeleton
+
+// pub mod daemon;
+pub mod observe;
