@@ -1,4 +1,4 @@
 //! skeleton
 
-// pub mod daemon;
+pub mod daemon;
 pub mod observe;

@@ -170,4 +170,4 @@ where
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -247,10 +247,13 @@ impl Metrics {
     }
 }
 
+/// Which figure of a reading a gauge shows.
+type Figure = fn(&process::Reading) -> Option<i64>;
+
 /// Kept out of the registry: a figure the system does not give must be missing, not zero.
 struct ProcessMetrics {
     cpu_seconds: Counter,
-    gauges: [(IntGauge, fn(&process::Reading) -> Option<i64>); 5],
+    gauges: [(IntGauge, Figure); 5],
     start_time: Gauge,
 }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
+/// What has been logged, for other modules' tests too.
 #[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Buffer(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -18,6 +19,21 @@ impl Write for Buffer {
     }
 }
 
+impl Buffer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// Collects what this thread logs from now on, until the guard is dropped.
+pub(crate) fn capture() -> (Buffer, tracing::subscriber::DefaultGuard) {
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let layer = lines(Style::Plain, move || writer.clone());
+    let subscriber = Registry::default().with(layer.with_filter(LogLevel::default().0));
+    (buffer, tracing::subscriber::set_default(subscriber))
+}
+
 fn logged(style: Style, level: &str, events: impl FnOnce()) -> String {
     let buffer = Buffer::default();
     let writer = buffer.clone();
@@ -25,8 +41,7 @@ fn logged(style: Style, level: &str, events: impl FnOnce()) -> String {
     let subscriber =
         Registry::default().with(lines(style, move || writer.clone()).with_filter(level.0));
     tracing::subscriber::with_default(subscriber, events);
-    let bytes = buffer.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
+    buffer.text()
 }
 
 fn an_event() {
