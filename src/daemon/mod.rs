@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::{Key, Kind, Reader, Section};
 use crate::observe::panics::{self, Panic};
 use crate::observe::{AdminConfig, LogConfig, Metrics, Readiness, admin, http, log};
 
@@ -69,15 +70,45 @@ impl Default for DaemonConfig {
     }
 }
 
-/// The parts of a checked configuration that every role has.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
+/// Longer, and an operator who waits for a stop would rather kill.
+const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
+
+impl Section for DaemonConfig {
+    const KEYS: &'static [Key] = &[Key {
+        path: "daemon.drain_timeout",
+        kind: Kind::Duration,
+        default: Some("8s"),
+        help: "How long work may take to finish what it has begun after SIGTERM. Keep it below \
+               what your supervisor waits before it kills (Docker 10 s, Kubernetes 30 s).",
+    }];
+
+    fn read(raw: &mut Reader<'_>) -> Option<Self> {
+        let drain_timeout =
+            raw.duration("daemon.drain_timeout", Duration::ZERO..=DRAIN_TIMEOUT_MAX)?;
+        Some(Self { drain_timeout })
+    }
+}
+
+/// The parts of a configuration that every role has, as one section: `(ProcessConfig, ...)`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProcessConfig {
     /// The log.
     pub log: LogConfig,
     /// The admin endpoints.
     pub admin: AdminConfig,
     /// The life of the process.
     pub daemon: DaemonConfig,
+}
+
+impl Section for ProcessConfig {
+    const KEYS: &'static [Key] =
+        &[LogConfig::KEYS[0], LogConfig::KEYS[1], AdminConfig::KEYS[0], DaemonConfig::KEYS[0]];
+
+    fn read(raw: &mut Reader<'_>) -> Option<Self> {
+        let (log, admin) = (LogConfig::read(raw), AdminConfig::read(raw));
+        let daemon = DaemonConfig::read(raw);
+        Some(Self { log: log?, admin: admin?, daemon: daemon? })
+    }
 }
 
 /// What a role is built into: everything it wants to run, and the handles it may write to.
@@ -115,11 +146,11 @@ struct Surroundings<S> {
 /// `build` makes the role; what it waits for must be bounded, though a signal ends it as well. It
 /// should not wait for a server to be there: a role that starts before its database is not ready,
 /// not dead.
-pub fn run<B>(name: &'static str, settings: Settings, build: B) -> ExitCode
+pub fn run<B>(name: &'static str, config: ProcessConfig, build: B) -> ExitCode
 where
     B: AsyncFnOnce(&mut Assembly) -> Result<(), Failure>,
 {
-    let runtime = match prepare(&settings) {
+    let runtime = match prepare(&config) {
         Ok(runtime) => runtime,
         Err(cause) => {
             #[expect(clippy::print_stderr, reason = "there is no log yet to say this in")]
@@ -137,7 +168,7 @@ where
             }
             Err(error) => return end_before_start(&Failure::restart(error)),
         };
-        live(name, &settings, surroundings, build).await
+        live(name, &config, surroundings, build).await
     };
     // A panic in `build` or in a reload unwinds this very thread; the hook has logged it.
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(Box::pin(whole_life))));
@@ -149,15 +180,15 @@ where
     exit.into()
 }
 
-fn prepare(settings: &Settings) -> Result<tokio::runtime::Runtime, Cause> {
-    log::start(&settings.log)?;
+fn prepare(config: &ProcessConfig) -> Result<tokio::runtime::Runtime, Cause> {
+    log::start(&config.log)?;
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 /// The whole life, without what belongs to the process as such.
 async fn live<S, B>(
     name: &'static str,
-    settings: &Settings,
+    config: &ProcessConfig,
     mut surroundings: Surroundings<S>,
     build: B,
 ) -> Exit
@@ -178,7 +209,7 @@ where
             return end_before_start(&failure);
         }
     }
-    let endpoints = match Endpoints::bind(name, settings.admin, &mut assembly).await {
+    let endpoints = match Endpoints::bind(name, config.admin, &mut assembly).await {
         Ok(endpoints) => endpoints,
         Err(error) => return end_before_start(&Failure::restart(error)),
     };
@@ -189,8 +220,9 @@ where
     if let Some(watchdog) = systemd.watchdog() {
         tasks.support("watchdog", watchdog);
     }
+    condition.ready();
     tasks.start();
-    let drain_timeout = settings.daemon.drain_timeout;
+    let drain_timeout = config.daemon.drain_timeout;
     let reloads = Arc::new(reloads);
     let mut supervisor = Supervisor {
         tasks,

@@ -2,6 +2,7 @@
 //!
 //! The last line is for whoever is woken by it: the verdict, its cause, and what to do.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use tracing::Level;
 
 use super::exit::{Exit, Failure};
 use super::tasks::Name;
+use crate::observe::panics::Panic;
 
 /// What the supervisor saw.
 #[derive(Debug)]
@@ -20,10 +22,34 @@ pub(super) struct Report {
     pub(super) finished: Vec<Name>,
     pub(super) unfinished: Vec<Name>,
     pub(super) failed: Vec<(Name, Failure)>,
-    /// Whose panic, and its text where we know it. The place is in the panic's own log line.
-    pub(super) panic: Option<(String, String)>,
+    pub(super) panic: Option<Panicked>,
     /// A person did not want to wait for the drain.
     pub(super) left_at_once: bool,
+}
+
+/// Whose panic ended the process. Its own line in the log has the place and the backtrace.
+#[derive(Debug)]
+pub(super) enum Panicked {
+    /// A task of the two sets.
+    Task {
+        /// Which.
+        name: Name,
+        /// The panic's text.
+        text: String,
+    },
+    /// An owned task, a blocking call, a thread of our own.
+    Elsewhere(Panic),
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task { name, text } => write!(f, "task `{name}` panicked: {text}"),
+            Self::Elsewhere(Panic { thread, place }) => {
+                write!(f, "a panic at {place} in thread `{thread}`, logged above")
+            }
+        }
+    }
 }
 
 impl Report {
@@ -75,10 +101,7 @@ impl Report {
             (Some((name, failure)), _) if exit > Exit::Failed => {
                 verdict(failure, &format!("task `{name}`: "))
             }
-            (_, Some((who, text))) => {
-                let code = exit.code();
-                (Level::ERROR, format!("failed: {who} panicked: {text} (exit {code})"))
-            }
+            (_, Some(panic)) => (Level::ERROR, format!("failed: {panic} (exit {})", exit.code())),
             (Some((name, failure)), None) => verdict(failure, &format!("task `{name}`: ")),
             (None, None) => self.own_verdict(exit),
         }
@@ -156,7 +179,7 @@ mod tests {
         assert_eq!(report.exit(), Exit::Usage);
         let advice = "run `postrider recover`";
         report.failed.push(("slot".into(), Failure::stop("the slot is gone", advice)));
-        report.panic = Some(("task `x`".to_owned(), "bug".to_owned()));
+        report.panic = Some(Panicked::Task { name: "x".into(), text: "bug".to_owned() });
         report.unfinished.push("relay".into());
         assert_eq!(report.exit(), Exit::Stopped);
         assert_eq!(

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::reload::Reloads;
-use super::report::Report;
+use super::report::{Panicked, Report};
 use super::signals::{Signal, SignalSource};
 use super::systemd::Systemd;
 use super::tasks::{Ended, Tasks};
@@ -66,7 +66,6 @@ impl<S: SignalSource> Supervisor<S> {
     pub(super) async fn run(&mut self) -> Report {
         let mut report = Report::new(self.drain_timeout);
         let mut phase = Phase::Running;
-        self.condition.ready();
         self.systemd.started().await;
         loop {
             if report.panic.is_some() || self.tasks.unfinished().is_empty() {
@@ -127,7 +126,7 @@ impl<S: SignalSource> Supervisor<S> {
                 }
             }
             Ended::Panicked(name, text) => {
-                report.panic = Some((format!("task `{name}`"), text));
+                report.panic = Some(Panicked::Task { name, text });
                 phase
             }
         }
@@ -135,20 +134,17 @@ impl<S: SignalSource> Supervisor<S> {
 
     /// A panic was logged somewhere: if it was a task's, its end tells which.
     async fn name_the_panic(&mut self, report: &mut Report) {
-        let thread = self.panics.borrow().as_ref().map(|panic| panic.thread.clone());
+        let announced = self.panics.borrow().clone();
         let by_task = timeout(PANIC_NAME_WAIT, async {
             loop {
                 match self.tasks.next().await {
-                    Ended::Panicked(name, text) => return (format!("task `{name}`"), text),
+                    Ended::Panicked(name, text) => return Panicked::Task { name, text },
                     Ended::Finished(name) => report.finished.push(name),
                     Ended::Failed(name, failure) => report.failed.push((name, failure)),
                 }
             }
         });
-        let panic = by_task.await.unwrap_or_else(|_| {
-            (format!("thread `{}`", thread.unwrap_or_default()), "outside the task sets".to_owned())
-        });
-        report.panic = Some(panic);
+        report.panic = by_task.await.ok().or(announced.map(Panicked::Elsewhere));
     }
 
     async fn drain(&mut self, reason: &str, report: &mut Report) -> Phase {

@@ -12,7 +12,7 @@ use crate::observe::log::tests::{Buffer, capture};
 
 /// A process in this process.
 struct World {
-    settings: Settings,
+    config: ProcessConfig,
     signal: mpsc::Sender<Signal>,
     signals: mpsc::Receiver<Signal>,
     panic: watch::Sender<Option<Panic>>,
@@ -24,11 +24,12 @@ struct World {
 impl World {
     /// Eight seconds to drain, no endpoints.
     fn new() -> Self {
-        let settings = Settings { admin: AdminConfig { listen: None }, ..Settings::default() };
+        let config =
+            ProcessConfig { admin: AdminConfig { listen: None }, ..ProcessConfig::default() };
         let (signal, signals) = mpsc::channel(8);
         let (log, capture) = capture();
         let (panic, systemd) = (watch::Sender::new(None), Systemd::default());
-        Self { settings, signal, signals, panic, systemd, log, _capture: capture }
+        Self { config, signal, signals, panic, systemd, log, _capture: capture }
     }
 
     async fn live<B>(&mut self, build: B) -> Exit
@@ -41,7 +42,7 @@ impl World {
             systemd: self.systemd.clone(),
             panics: self.panic.subscribe(),
         };
-        live("relay", &self.settings, surroundings, build).await
+        live("relay", &self.config, surroundings, build).await
     }
 
     fn said(&self, words: &str) -> bool {
@@ -249,7 +250,7 @@ async fn a_panic_outside_the_tasks_ends_the_process_too() {
         })
         .await;
     assert_eq!(exit, Exit::Failed);
-    world.ended("failed: thread `kafka-poll` panicked: outside the task sets (exit 1)");
+    world.ended("failed: a panic at src/x.rs:1:2 in thread `kafka-poll`, logged above (exit 1)");
 }
 
 #[tokio::test(start_paused = true)]
@@ -300,7 +301,7 @@ async fn hangup_reloads_what_it_can_and_never_ends_the_process() {
 async fn a_role_that_cannot_be_built_binds_and_starts_nothing() {
     let mut world = World::new();
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    world.settings.admin.listen = Some(free);
+    world.config.admin.listen = Some(free);
     let exit = world
         .live(async |assembly: &mut Assembly| {
             assembly.tasks.work("publish", |_| async { panic!("started") });
@@ -316,7 +317,7 @@ async fn a_role_that_cannot_be_built_binds_and_starts_nothing() {
 async fn a_taken_port_ends_the_start_with_the_way_out() {
     let mut world = World::new();
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    world.settings.admin.listen = taken.local_addr().ok();
+    world.config.admin.listen = taken.local_addr().ok();
     let exit = world
         .live(async |assembly: &mut Assembly| {
             assembly.tasks.work("publish", |_| async { panic!("started") });
@@ -332,7 +333,7 @@ async fn a_taken_port_ends_the_start_with_the_way_out() {
 async fn the_endpoints_live_from_the_start_to_the_end_of_the_drain() {
     let mut world = World::new();
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    world.settings.admin.listen = Some(free);
+    world.config.admin.listen = Some(free);
     let sender = world.signal.clone();
     let exit = world
         .live(async |assembly: &mut Assembly| {
@@ -377,6 +378,11 @@ async fn systemd_hears_of_every_step_in_order() {
     let exit = world
         .live(async |assembly: &mut Assembly| {
             let postgres = assembly.readiness.condition("postgres", "connection refused");
+            let reloads = AtomicUsize::new(0);
+            assembly.reloads.add("certificates", move || {
+                let first = reloads.fetch_add(1, Ordering::Relaxed) == 0;
+                async move { if first { Ok(()) } else { std::future::pending().await } }
+            });
             assembly.tasks.work("publish", |stop| async move {
                 // Started, though not ready, and the status line says why.
                 assert_eq!(hear(&heard, "READY").await, "READY=1");
@@ -391,6 +397,9 @@ async fn systemd_hears_of_every_step_in_order() {
                 let stamp = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
                 assert!(stamp.parse::<u64>().unwrap() > 0);
                 assert_eq!(hear(&heard, "READY").await, "READY=1");
+                // A reload that hangs is cut by the stop: no READY=1 follows STOPPING=1.
+                sender.send(Signal::Hangup).await.unwrap();
+                hear(&heard, "RELOADING").await;
                 sender.send(Signal::Terminate).await.unwrap();
                 let stopping = hear(&heard, "STOPPING").await;
                 assert_eq!(stopping, "STOPPING=1\nEXTEND_TIMEOUT_USEC=13000000");
@@ -417,4 +426,27 @@ async fn hear(socket: &tokio::net::UnixDatagram, wanted: &str) -> String {
         let periodic = message.starts_with("WATCHDOG=1") || message.starts_with("STATUS=");
         assert!(periodic, "{message:?} before {wanted:?}");
     }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_keys_and_every_problem_is_named_at_once() {
+    use crate::config::{Sources, load};
+    let empty = load::<ProcessConfig>(Sources::new("POSTRIDER")).unwrap();
+    assert_eq!(empty.settings, ProcessConfig::default());
+    let toml = "[log]\nlevel = \"inof\"\nformat = \"xml\"\n[admin]\nlisten = \"localhost:80\"\n\
+                [daemon]\ndrain_timeout = \"2h\"\n";
+    let refused = load::<ProcessConfig>(Sources::new("POSTRIDER").toml("relay.toml", toml));
+    let problems = refused.unwrap_err().to_string();
+    for part in [
+        "`inof` is not a level: expected off, error",
+        "must be one of auto, human, json",
+        "`localhost:80` is not an address to listen on",
+        "from 0s to 1h",
+    ] {
+        assert!(problems.contains(part), "{part} is missing in\n{problems}");
+    }
+    let off = "[admin]\nlisten = \"off\"\n[log]\nformat = \"json\"\nlevel = \"warn,rdkafka=off\"\n";
+    let loaded = load::<ProcessConfig>(Sources::new("POSTRIDER").toml("relay.toml", off)).unwrap();
+    assert_eq!(loaded.settings.admin.listen, None);
+    assert_eq!(loaded.settings.log.format, crate::observe::LogFormat::Json);
 }

@@ -19,6 +19,7 @@ use axum::routing::get;
 
 use super::metrics::CONTENT_TYPE;
 use super::{Metrics, Readiness};
+use crate::config::{Key, Kind, Reader, Section};
 
 /// The port Prometheus' list of exporters leaves to nobody else we would meet on one machine.
 const PORT: u16 = 9464;
@@ -54,6 +55,25 @@ impl FromStr for AdminConfig {
         // Names are refused: one that means two addresses would bind either.
         let listen = text.parse().map_err(|_| ListenError(text.to_owned()))?;
         Ok(Self { listen: Some(listen) })
+    }
+}
+
+impl Section for AdminConfig {
+    const KEYS: &'static [Key] = &[Key {
+        path: "admin.listen",
+        kind: Kind::Text,
+        default: Some("127.0.0.1:9464"),
+        help: "Address of `GET /live`, `/ready` and `/metrics`, or `off`. They ask nobody who he \
+               is: give another address than loopback only in a network you trust. Port 0 takes a \
+               free one.",
+    }];
+
+    fn read(raw: &mut Reader<'_>) -> Option<Self> {
+        let listen = raw.text("admin.listen")?;
+        let refuse = |why: ListenError| {
+            raw.problem("admin.listen", "must be ip:port, or off", why.to_string());
+        };
+        listen.parse().map_err(refuse).ok()
     }
 }
 

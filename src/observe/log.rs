@@ -14,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 
 use super::panics;
+use crate::config::{Key, Kind, Reader, Section};
 
 /// How and how much is logged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,6 +72,40 @@ pub enum LogError {
     /// Somebody else in this process took the place.
     #[error("the log was started twice in one process: start it once, before anything is logged")]
     Taken(#[source] tracing_subscriber::util::TryInitError),
+}
+
+impl Section for LogConfig {
+    const KEYS: &'static [Key] = &[
+        Key {
+            path: "log.format",
+            kind: Kind::Choice(&["auto", "human", "json"]),
+            default: Some("auto"),
+            help: "Form of a line of the log, which goes to standard error. `auto` is `human` on a \
+                   terminal and `json` elsewhere. `NO_COLOR` is honoured.",
+        },
+        Key {
+            path: "log.level",
+            kind: Kind::Text,
+            default: Some("info"),
+            help: "`off`, `error`, `warn`, `info`, `debug` or `trace`; for single modules \
+                   `module=level` after it, as in `info,postrider::postgres=debug`.",
+        },
+    ];
+
+    fn read(raw: &mut Reader<'_>) -> Option<Self> {
+        let format = raw.choice("log.format").map(|word| match word {
+            "human" => LogFormat::Human,
+            "json" => LogFormat::Json,
+            _ => LogFormat::Auto,
+        });
+        let level = raw.text("log.level").and_then(|text| {
+            let refuse = |why: LevelError| {
+                raw.problem("log.level", "must be a level and levels of modules", why.to_string());
+            };
+            text.parse().map_err(refuse).ok()
+        });
+        Some(Self { format: format?, level: level? })
+    }
 }
 
 impl Default for LogLevel {

@@ -138,6 +138,20 @@ pub const METRICS: &[Metric] = &[
     START_TIME,
 ];
 
+/// [`METRICS`] as a Markdown table, as `docs/metrics.md` has it.
+pub fn reference_table() -> String {
+    let mut text =
+        "| metric | kind | labels | unit | what it says |\n|---|---|---|---|---|\n".to_owned();
+    for Metric { name, kind, unit, labels, help } in METRICS {
+        let kind = format!("{kind:?}").to_lowercase();
+        let unit = format!("{unit:?}").to_lowercase();
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+        text.push_str(&format!("| `{name}` | {kind} | {labels} | {unit} | {help} |\n"));
+    }
+    text
+}
+
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 
@@ -359,6 +373,14 @@ mod tests {
             .collect();
         assert_eq!(exposed, declared);
         assert_eq!(declared.len(), METRICS.len(), "a name is declared twice");
+    }
+
+    #[test]
+    fn the_document_has_the_table_of_the_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let table = reference_table();
+        assert!(document.contains(&table), "docs/metrics.md must contain\n\n{table}");
     }
 
     #[test]
