@@ -11,7 +11,7 @@
 //!
 //! Guarantee: nothing is bound or started unless the whole role could be built; no task outlives
 //! the process's orderly end unnoticed; a panic on any thread ends the process with exit 1.
-//! Bounded by: `drain_timeout` for the drain, then [`ENDPOINTS_GRACE`] and [`RUNTIME_GRACE`];
+//! Bounded by: `drain_timeout` for the drain, then [`ENDPOINTS_GRACE`], [`ABORT_GRACE`] and [`RUNTIME_GRACE`];
 //! ten seconds a reload.
 //! Tested by: the unit tests beside this file, with signals and time in the test's hand.
 
@@ -51,6 +51,9 @@ use systemd::Systemd;
 
 /// A scrape that is being answered while we stop may end; nothing else uses the endpoints.
 const ENDPOINTS_GRACE: Duration = Duration::from_secs(1);
+
+/// A dropped task goes at its next wait; one that computes without a wait is left to the runtime.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// Blocking calls (name resolution, files) cannot be stopped; waiting for them has an end.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
@@ -237,8 +240,10 @@ where
     };
     let report = supervisor.run().await;
     endpoints.close().await;
-    // Whatever still runs is dropped here, after the endpoints have had their moment.
-    drop(supervisor);
+    // Nothing may speak after the last line.
+    if timeout(ABORT_GRACE, supervisor.tasks.abort()).await.is_err() {
+        tracing::debug!("a task does not come to a point where it could be dropped");
+    }
     report.log();
     report.exit()
 }

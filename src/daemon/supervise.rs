@@ -149,12 +149,12 @@ impl<S: SignalSource> Supervisor<S> {
 
     async fn drain(&mut self, reason: &str, report: &mut Report) -> Phase {
         let within = self.drain_timeout;
-        tracing::info!("{reason}: stopping; work has {within:?} to finish");
+        tracing::info!("stopping ({reason}): work has {within:?} to finish");
         report.reason = Some(reason.to_owned());
         report.drain_began = Some(Instant::now());
         // Nothing new is needed any more, and no READY=1 may follow STOPPING=1.
         self.reloading = Reloading::default();
-        self.condition.not_ready(format!("stopping, because of {reason}"));
+        self.condition.not_ready(format!("stopping ({reason})"));
         self.systemd.stopping(within + STOP_MARGIN).await;
         self.tasks.stop();
         Phase::Draining { until: Instant::now() + within }

@@ -101,6 +101,12 @@ impl Tasks {
         }
     }
 
+    /// Drops every task that still runs, and returns when all are gone.
+    pub(super) async fn abort(&mut self) {
+        // What they return or how they panic now changes nothing any more.
+        tokio::join!(self.work.running.shutdown(), self.support.running.shutdown());
+    }
+
     /// The work that still runs, by name.
     pub(super) fn unfinished(&self) -> Vec<Name> {
         let mut names: Vec<Name> = self.work.names.values().cloned().collect();

@@ -33,11 +33,11 @@ pub struct AdminConfig {
 
 /// A text that is no address to listen on.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not an address to listen on: expected `ip:port`, as in `127.0.0.1:{PORT}` or \
-     `[::1]:{PORT}` (`0.0.0.0` means every network, port 0 any free one), or `off`"
-)]
-pub struct ListenError(String);
+#[error("it is no IP address with a port (a host's name is not taken)")]
+pub struct ListenError;
+
+/// What an address must look like, as a refusal says it.
+const LISTEN_RULE: &str = "must be ip:port like 127.0.0.1:9464 or [::1]:9464, or off";
 
 impl Default for AdminConfig {
     fn default() -> Self {
@@ -53,8 +53,7 @@ impl FromStr for AdminConfig {
             return Ok(Self { listen: None });
         }
         // Names are refused: one that means two addresses would bind either.
-        let listen = text.parse().map_err(|_| ListenError(text.to_owned()))?;
-        Ok(Self { listen: Some(listen) })
+        text.parse().map(|listen| Self { listen: Some(listen) }).map_err(|_| ListenError)
     }
 }
 
@@ -71,7 +70,7 @@ impl Section for AdminConfig {
     fn read(raw: &mut Reader<'_>) -> Option<Self> {
         let listen = raw.text("admin.listen")?;
         let refuse = |why: ListenError| {
-            raw.problem("admin.listen", "must be ip:port, or off", why.to_string());
+            raw.problem("admin.listen", LISTEN_RULE, why.to_string());
         };
         listen.parse().map_err(refuse).ok()
     }

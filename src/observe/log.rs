@@ -40,6 +40,10 @@ pub enum LogFormat {
 /// Most directives a filter may have; a longer one is a mistake, not a wish.
 const DIRECTIVES_MAX: usize = 64;
 
+/// What a filter must look like, as a refusal says it.
+const LEVEL_RULE: &str = "must be off, error, warn, info, debug or trace, with module=level for \
+                          single modules after a comma";
+
 /// A checked filter: a level for everything, then levels for single modules.
 ///
 /// `info`, or `warn,postrider::postgres=debug,rdkafka=off`.
@@ -50,19 +54,16 @@ pub struct LogLevel(Targets);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LevelError {
     /// Not one of the six words.
-    #[error(
-        "`{0}` is not a level: expected off, error, warn, info, debug or trace, and for one \
-         module `module=level`, separated by commas"
-    )]
+    #[error("`{0}` is not a level")]
     Level(String),
     /// A module without a name, as in `=debug`.
-    #[error("`{0}` names no module before the `=`: write `module=level`")]
+    #[error("`{0}` names no module before the `=`")]
     Module(String),
     /// Two levels for everything, of which one would be ignored.
-    #[error("`{0}` is a second level for everything: keep one, or write `module={0}`")]
+    #[error("`{0}` is a second level for everything: keep one")]
     Second(String),
     /// More directives than anybody can mean.
-    #[error("more than {DIRECTIVES_MAX} directives: shorten the filter")]
+    #[error("it has more than {DIRECTIVES_MAX} parts")]
     TooMany,
 }
 
@@ -100,7 +101,7 @@ impl Section for LogConfig {
         });
         let level = raw.text("log.level").and_then(|text| {
             let refuse = |why: LevelError| {
-                raw.problem("log.level", "must be a level and levels of modules", why.to_string());
+                raw.problem("log.level", LEVEL_RULE, why.to_string());
             };
             text.parse().map_err(refuse).ok()
         });

@@ -86,7 +86,7 @@ async fn a_signal_drains_and_says_what_was_finished() {
                     sender.send(signal).await.unwrap();
                     stop.cancelled().await;
                     let objection = readiness.objections()[0].to_string();
-                    assert_eq!(objection, format!("daemon: stopping, because of {signal}"));
+                    assert_eq!(objection, format!("daemon: stopping ({signal})"));
                     Ok(())
                 });
                 Ok(())
@@ -171,7 +171,7 @@ async fn a_support_task_that_ends_is_an_error_with_its_name() {
         })
         .await;
     assert_eq!(exit, Exit::Failed);
-    assert!(world.said("task `sampler` failed: stopping; work has 8s to finish"));
+    assert!(world.said("stopping (task `sampler` failed): work has 8s to finish"));
     assert!(world.said("finished: publish"));
     world.ended("failed: task `sampler`: no more samples (exit 1)");
 }

@@ -57,7 +57,7 @@ async fn the_endpoints_live_from_the_start_to_the_end_of_the_drain() {
                 assert!(get(at, "/ready").await.starts_with("HTTP/1.1 200 "));
                 sender.send(Signal::Terminate).await.unwrap();
                 stop.cancelled().await;
-                assert!(get(at, "/ready").await.ends_with("stopping, because of SIGTERM\n"));
+                assert!(get(at, "/ready").await.ends_with("\ndaemon: stopping (SIGTERM)\n"));
                 assert!(get(at, "/live").await.starts_with("HTTP/1.1 200 "));
                 assert!(get(at, "/metrics").await.contains("\npostrider_ready 0\n"));
                 Ok(())
@@ -150,9 +150,9 @@ fn the_defaults_are_those_of_the_keys_and_every_problem_is_named_at_once() {
     let refused = load::<ProcessConfig>(Sources::new("POSTRIDER").toml("relay.toml", toml));
     let problems = refused.unwrap_err().to_string();
     for part in [
-        "`inof` is not a level: expected off, error",
+        "log.level: \"inof\", must be off, error, warn, info, debug or trace",
         "must be one of auto, human, json",
-        "`localhost:80` is not an address to listen on",
+        "admin.listen: \"localhost:80\", must be ip:port like 127.0.0.1:9464",
         "from 0s to 1h",
     ] {
         assert!(problems.contains(part), "{part} is missing in\n{problems}");

@@ -138,8 +138,6 @@ fn listen_is_an_address_or_off() {
     assert_eq!("127.0.0.1:9464".parse(), Ok(AdminConfig::default()));
     assert!("[::1]:0".parse::<AdminConfig>().is_ok());
     for text in ["localhost:9464", "9464", "", "127.0.0.1", "OFF"] {
-        let refusal = text.parse::<AdminConfig>().unwrap_err().to_string();
-        assert!(refusal.starts_with(&format!("`{text}` is not an address to listen on: ")));
-        assert!(refusal.contains("127.0.0.1:9464"), "{refusal}");
+        assert_eq!(text.parse::<AdminConfig>(), Err(ListenError), "{text}");
     }
 }

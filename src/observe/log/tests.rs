@@ -97,9 +97,9 @@ fn a_module_may_say_more_than_the_rest() {
 #[test]
 fn a_bad_filter_is_refused_by_its_part() {
     let refusal = |text: &str| text.parse::<LogLevel>().unwrap_err().to_string();
-    assert!(refusal("inof").starts_with("`inof` is not a level: expected off, error"));
-    assert!(refusal("info,rdkafka=loud").starts_with("`loud` is not a level"));
-    assert!(refusal("").starts_with("`` is not a level"));
+    assert_eq!(refusal("inof"), "`inof` is not a level");
+    assert_eq!(refusal("info,rdkafka=loud"), "`loud` is not a level");
+    assert_eq!(refusal(""), "`` is not a level");
     assert!(refusal("=debug").starts_with("`=debug` names no module"));
     assert!(refusal("info,debug").contains("second level"));
     assert!(refusal(&"a=info,".repeat(DIRECTIVES_MAX + 1)).contains("more than 64"));
