@@ -40,5 +40,7 @@
 
 pub mod backoff;
 pub mod config;
+pub mod daemon;
 pub mod drill;
 pub mod lsn;
+pub mod observe;
