@@ -1,0 +1,4 @@
+//! x
+
+mod passfile;
+pub mod settings;
