@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
 /// One step. Numbers begin at 1 and have no gap. A step that was released never changes.
@@ -218,9 +219,9 @@ async fn step(
     transaction.batch_execute(next.sql).await.map_err(failed)?;
     const RECORD: &str = "insert into postrider.migration (part, number, name, sha256) \
                           values ($1, $2, $3, $4)";
-    let record = transaction
-        .execute(RECORD, &[&migrations.part, &next.number, &next.name, &next.checksum()]);
-    record.await.map_err(failed)?;
+    let checksum = next.checksum();
+    let values: [&(dyn ToSql + Sync); 4] = [&migrations.part, &next.number, &next.name, &checksum];
+    transaction.execute(RECORD, &values).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
     Ok(Some(next.name))
 }
