@@ -47,3 +47,4 @@ pub mod lsn;
 pub mod observe;
 pub mod outbox;
 pub mod postgres;
+pub mod relay;

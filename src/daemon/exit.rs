@@ -86,8 +86,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// `error: its cause: the cause's cause`, for the place where an error is logged.
-pub(super) fn chain(error: &dyn Error) -> String {
+/// `error: its cause: the cause's cause`, for the place where an error is logged or shown.
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

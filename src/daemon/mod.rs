@@ -40,7 +40,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-pub use exit::{Cause, Exit, Failure};
+pub use exit::{Cause, Exit, Failure, chain};
 pub use reload::Reloads;
 pub use tasks::{OwnedTask, TaskPanicked, Tasks, spawn_owned};
 
