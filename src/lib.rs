@@ -38,6 +38,14 @@
 //! `event` (the contract on the wire), `outbox` (how an event enters the table), `drill::check`
 //! (what must be true afterwards), then `daemon` (the life of every process).
 
+pub mod backoff;
+pub mod config;
+pub mod daemon;
 pub mod drill;
+pub mod event;
 pub mod lsn;
+pub mod observe;
+pub mod outbox;
+pub mod postgres;
+pub mod relay;
 pub mod replication;

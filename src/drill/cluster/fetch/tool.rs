@@ -60,7 +60,7 @@ pub fn find_on_path(program: &str) -> Option<PathBuf> {
         .find(|path| is_executable(path))
 }
 
-pub(super) fn is_executable(path: &Path) -> bool {
+pub(in super::super) fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
