@@ -286,12 +286,10 @@ impl Connection {
                         Some(error) => Err(Error::Server { doing, error: Box::new(error) }),
                     };
                 }
-                tag if self.aside(doing, &frame)? => {
-                    debug_assert!(matches!(tag, b'N' | b'S' | b'A'))
-                }
-                // A FATAL error is the last word before the connection closes.
+                _ if self.aside(doing, &frame)? => {}
                 tag => return Err(Error::Unexpected { doing, tag }),
             }
+            // A FATAL error is the last word before the connection closes: there is no "ready".
             if let Some(error) =
                 failed.take_if(|error| matches!(error.severity.as_str(), "FATAL" | "PANIC"))
             {

@@ -1,6 +1,7 @@
 //! Where the server is and as whom we log in: plain data, filled by whoever read the settings.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,8 @@ pub enum Endpoint {
     Tcp {
         /// Name or address.
         host: String,
+        /// Spares the look-up of the name (`hostaddr`).
+        address: Option<IpAddr>,
         /// Port.
         port: u16,
     },
@@ -27,8 +30,8 @@ pub enum Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => write!(f, "{host}:{port}"),
             Self::Unix { path } => write!(f, "{}", path.display()),
         }
     }
@@ -88,6 +91,10 @@ pub struct Login {
     pub endpoint: Endpoint,
     /// How.
     pub encryption: Encryption,
+    /// TLS begins at once, instead of being asked for (`sslnegotiation = direct`; servers from 17
+    /// on, and only with [`Encryption::Require`]). The configuration must offer the protocol
+    /// `postgresql` (ALPN).
+    pub direct_tls: bool,
     /// The role, which needs REPLICATION.
     pub user: String,
     /// The password, if the server asks for one.
@@ -114,6 +121,7 @@ impl Login {
         Self {
             endpoint,
             encryption,
+            direct_tls: false,
             user: user.to_owned(),
             password: None,
             database: database.to_owned(),
@@ -172,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_login_does_not_show_its_password() {
-        let endpoint = Endpoint::Tcp { host: "::1".to_owned(), port: 5432 };
+        let endpoint = Endpoint::Tcp { host: "::1".to_owned(), address: None, port: 5432 };
         let mut login = Login::new(endpoint, Encryption::Disable, "relay", "app");
         login.password = Some("hunter2".to_owned());
         let shown = format!("{login:?}");

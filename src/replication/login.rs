@@ -78,16 +78,19 @@ async fn plain(login: &Login) -> Result<LoggedIn, Failed> {
 }
 
 async fn encrypted(login: &Login, config: &Arc<ClientConfig>) -> Result<LoggedIn, Failed> {
-    let transport = reach_encrypted(&login.endpoint, config).await.map_err(early)?;
+    let transport = reach_encrypted(login, config).await.map_err(early)?;
     finish(login, transport).await
 }
 
 /// A transport with TLS, or an error.
 pub(super) async fn reach_encrypted(
-    endpoint: &Endpoint,
+    login: &Login,
     config: &Arc<ClientConfig>,
 ) -> Result<Transport, Error> {
-    match Transport::connect(endpoint).await?.encrypt(endpoint, config).await? {
+    let endpoint = &login.endpoint;
+    // Only a mode that takes nothing but TLS can begin with it: there is no answer to go back on.
+    let direct = login.direct_tls && matches!(login.encryption, Encryption::Require(_));
+    match Transport::connect(endpoint).await?.encrypt(endpoint, config, direct).await? {
         Negotiated::Encrypted(transport) => Ok(transport),
         Negotiated::Refused(_plain) => Err(Error::TlsRefused { endpoint: endpoint.to_string() }),
     }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::answer::Rows;
 use super::command::{SlotSpec, Snapshot};
 use super::connection::Connection;
-use super::endpoint::Encryption;
+use super::endpoint::{Encryption, Login};
 use super::error::Error;
 use super::login::reach_encrypted;
 use super::transport::Transport;
@@ -198,7 +198,7 @@ impl Why {
 /// A request to cancel what a connection is doing: a connection of its own, with nothing but the
 /// other's pid and secret on it.
 struct Cancel {
-    endpoint: super::endpoint::Endpoint,
+    login: Login,
     /// As the connection itself: the secret is worth as much.
     config: Option<std::sync::Arc<rustls::ClientConfig>>,
     pid: i32,
@@ -214,15 +214,15 @@ impl Cancel {
             | Encryption::Require(config) => connection.encrypted().then(|| config.clone()),
             Encryption::Disable => None,
         };
-        Self { endpoint: connection.login.endpoint.clone(), config, pid, secret }
+        Self { login: connection.login.clone(), config, pid, secret }
     }
 
     /// Sends it and waits until the server has taken it, which it says by closing.
     async fn request(&self) -> Result<(), Error> {
         let send = async {
             let mut transport = match &self.config {
-                Some(config) => reach_encrypted(&self.endpoint, config).await?,
-                None => Transport::connect(&self.endpoint).await?,
+                Some(config) => reach_encrypted(&self.login, config).await?,
+                None => Transport::connect(&self.login.endpoint).await?,
             };
             let mut request = BytesMut::new();
             frontend::cancel_request(self.pid, self.secret, &mut request);

@@ -436,3 +436,6 @@ fn lost_rows(notice: &ServerError) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

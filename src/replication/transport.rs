@@ -40,8 +40,12 @@ impl Transport {
     pub(super) async fn connect(endpoint: &Endpoint) -> Result<Self, Error> {
         let failed = |source| Error::Connect { endpoint: endpoint.to_string(), source };
         match endpoint {
-            Endpoint::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
+            Endpoint::Tcp { host, address, port } => {
+                let stream = match address {
+                    Some(address) => TcpStream::connect((*address, *port)).await,
+                    None => TcpStream::connect((host.as_str(), *port)).await,
+                };
+                let stream = stream.map_err(failed)?;
                 // A status update is small and must not wait for the next.
                 stream.set_nodelay(true).map_err(failed)?;
                 Ok(Self::Tcp(stream))
@@ -52,33 +56,18 @@ impl Transport {
         }
     }
 
-    /// Asks for TLS and begins it if the server agrees. A unix socket stays as it is.
+    /// Asks for TLS, unless it is to begin `direct`ly, and begins it if the server agrees.
     pub(super) async fn encrypt(
         self,
         endpoint: &Endpoint,
         config: &Arc<ClientConfig>,
+        direct: bool,
     ) -> Result<Negotiated, Error> {
         let (Self::Tcp(mut stream), Endpoint::Tcp { host, .. }) = (self, endpoint) else {
             return Err(Error::TlsRefused { endpoint: endpoint.to_string() });
         };
-        let broken = |source| Error::Broken { doing: "ask for TLS", source };
-        let mut request = BytesMut::new();
-        frontend::ssl_request(&mut request);
-        stream.write_all(&request).await.map_err(broken)?;
-        // Room for one byte more than the answer has: what comes with it was written by somebody
-        // before the encryption, and must never be read as if it came from inside.
-        let mut answer = [0_u8; 2];
-        match stream.read(&mut answer).await.map_err(broken)? {
-            0 => return Err(Error::Closed { doing: "ask for TLS" }),
-            1 => {}
-            _ => return Err(Error::TlsInjected { endpoint: endpoint.to_string() }),
-        }
-        match answer {
-            [b'S', _] => {}
-            [b'N', _] => return Ok(Negotiated::Refused(Self::Tcp(stream))),
-            // An error here is from a server of the last century, or not from Postgres at all; its
-            // text is not authenticated and is not shown.
-            [tag, _] => return Err(Error::Unexpected { doing: "ask for TLS", tag }),
+        if !direct && !ask(&mut stream, endpoint).await? {
+            return Ok(Negotiated::Refused(Self::Tcp(stream)));
         }
         let failed = |source| Error::Tls { endpoint: endpoint.to_string(), source };
         let name = ServerName::try_from(host.clone())
@@ -98,6 +87,29 @@ impl Transport {
         let Self::Tls(stream) = self else { return None };
         let (_, session) = stream.get_ref();
         certificate::end_point(session.peer_certificates()?.first()?)
+    }
+}
+
+/// Asks whether the server speaks TLS.
+async fn ask(stream: &mut TcpStream, endpoint: &Endpoint) -> Result<bool, Error> {
+    let broken = |source| Error::Broken { doing: "ask for TLS", source };
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    stream.write_all(&request).await.map_err(broken)?;
+    // Room for one byte more than the answer has: what comes with it was written by somebody
+    // before the encryption, and must never be read as if it came from inside.
+    let mut answer = [0_u8; 2];
+    match stream.read(&mut answer).await.map_err(broken)? {
+        0 => return Err(Error::Closed { doing: "ask for TLS" }),
+        1 => {}
+        _ => return Err(Error::TlsInjected { endpoint: endpoint.to_string() }),
+    }
+    match answer {
+        [b'S', _] => Ok(true),
+        [b'N', _] => Ok(false),
+        // An error here is from a server of the last century, or not from Postgres at all; its
+        // text is not authenticated and is not shown.
+        [tag, _] => Err(Error::Unexpected { doing: "ask for TLS", tag }),
     }
 }
 
@@ -155,7 +167,7 @@ mod tests {
     async fn answered(answer: &'static [u8]) -> Result<Negotiated, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port };
+        let endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), address: None, port };
         let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 8];
@@ -172,7 +184,7 @@ mod tests {
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
             let transport = Transport::connect(&endpoint).await.unwrap();
-            transport.encrypt(&endpoint, &Arc::new(config)).await
+            transport.encrypt(&endpoint, &Arc::new(config), false).await
         };
         tokio::join!(server, client).1
     }

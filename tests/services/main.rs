@@ -9,4 +9,8 @@ mod cluster_postgres;
 mod cluster_standby;
 mod cluster_tls;
 mod cluster_warden;
+mod golden;
 mod harness;
+mod replication;
+mod replication_access;
+mod replication_faults;

@@ -7,7 +7,7 @@ use super::super::endpoint::{Encryption, Endpoint};
 use super::*;
 
 fn login() -> Login {
-    let endpoint = Endpoint::Tcp { host: "db".to_owned(), port: 5432 };
+    let endpoint = Endpoint::Tcp { host: "db".to_owned(), address: None, port: 5432 };
     let mut login = Login::new(endpoint, Encryption::Disable, "relay", "app");
     login.password = Some("hunter2".to_owned());
     login
