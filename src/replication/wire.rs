@@ -91,6 +91,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         poll_fn(|cx| self.poll_send(cx)).await.map_err(|source| broken(doing, source))
     }
 
+    /// Sends what the socket takes now, without waiting.
+    ///
+    /// Cancel safety: as [`Wire::flush`].
+    pub(super) async fn offer(&mut self, doing: &'static str) -> Result<(), Error> {
+        let sent = poll_fn(|cx| match self.poll_send(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome),
+            Poll::Pending => Poll::Ready(Ok(())),
+        });
+        sent.await.map_err(|source| broken(doing, source))
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // A full send buffer does not stop the reading: the peer may be waiting for just that.
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {

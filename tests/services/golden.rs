@@ -78,7 +78,9 @@ fn lasting(message: &Message) -> String {
             let columns: Vec<_> = relation
                 .columns
                 .iter()
-                .map(|column| (&column.name, built_in(column.type_oid), column.modifier, column.key))
+                .map(|column| {
+                    (&column.name, built_in(column.type_oid), column.modifier, column.key)
+                })
                 .collect();
             format!("{label} {} {:?} {columns:?}", relation.full_name(), relation.identity)
         }
@@ -106,10 +108,16 @@ async fn told(version: u16, binary: bool) -> Vec<Bytes> {
     let spec = SlotSpec::new(&slot);
     connection.create_slot(&spec, Duration::from_secs(30), std::future::pending()).await.unwrap();
     tell(&database, version).await;
-    let start =
-        Start { binary, messages: version >= 14, ..Start::new(&slot, postrider::lsn::Lsn::ZERO, "golden") };
+    let start = Start {
+        binary,
+        messages: version >= 14,
+        ..Start::new(&slot, postrider::lsn::Lsn::ZERO, "golden")
+    };
     let found = collect(connection, &start).await;
     open(&database).await.drop_slot(&slot).await.unwrap();
+    // Only now: the stream names an origin only while it exists.
+    let origin = format!("select pg_replication_origin_drop('{}')", database.name);
+    client.batch_execute(&origin).await.unwrap();
     found
 }
 
@@ -124,15 +132,16 @@ async fn tell(database: &Database, version: u16) {
     }
     // As if it came from another server; the origin's name is the database's, for it is the cluster's.
     let origin = &database.name;
+    // In a transaction of its own: one that makes its origin is sent without the name.
+    let create = format!("select pg_replication_origin_create('{origin}')");
+    client.batch_execute(&create).await.unwrap();
     let foreign = format!(
-        "select pg_replication_origin_create('{origin}');
-         select pg_replication_origin_session_setup('{origin}');
+        "select pg_replication_origin_session_setup('{origin}');
          begin;
          select pg_replication_origin_xact_setup('0/AB', '2026-11-30 22:29:52+00');
          insert into golden_full (v) values ('foreign');
          commit;
-         select pg_replication_origin_session_reset();
-         select pg_replication_origin_drop('{origin}');"
+         select pg_replication_origin_session_reset();"
     );
     client.batch_execute(&foreign).await.unwrap();
 }
@@ -149,7 +158,9 @@ async fn collect(connection: Connection, start: &Start) -> Vec<Bytes> {
         last |= matches!(message, Message::Origin(_));
         let described = match &message {
             Message::Relation(relation) => Some(relation.full_name()),
-            Message::Begin(_) | Message::Commit(_) | Message::Type(_) => Some(label(&message).into()),
+            Message::Begin(_) | Message::Commit(_) | Message::Type(_) => {
+                Some(label(&message).into())
+            }
             Message::Origin(_)
             | Message::Insert(_)
             | Message::Update(_)

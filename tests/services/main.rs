@@ -12,5 +12,3 @@ mod cluster_warden;
 mod golden;
 mod harness;
 mod replication;
-mod replication_access;
-mod replication_faults;

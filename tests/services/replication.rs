@@ -6,8 +6,8 @@ use std::time::Duration;
 use postrider::lsn::Lsn;
 use postrider::replication::pgoutput::{Field, Kind, Message, Relations, Value, decode};
 use postrider::replication::{
-    Connection, Encryption, Endpoint, Error, Event, Limits, Login, Settings, SlotSpec, Start, Status,
-    Stream,
+    Connection, Encryption, Endpoint, Error, Event, Limits, Login, Settings, SlotSpec, Start,
+    Status, Stream,
 };
 
 use crate::harness::{Database, blocking, connect, postgres, wait_until};
@@ -156,8 +156,12 @@ async fn stream_rows(version: u16) {
     // The slot is free and the connection works: it even drops the slot.
     connection.drop_slot(&slot).await.unwrap();
     assert_eq!(slot_count(&database, &slot).await, 0);
-    let rows = connection.query("ask", "select 1 as one, null as none; select 'x' as x").await.unwrap();
-    assert_eq!((rows[0].first("one"), rows[0].first("none"), rows[1].first("x")), (Some("1"), None, Some("x")));
+    let rows =
+        connection.query("ask", "select 1 as one, null as none; select 'x' as x").await.unwrap();
+    assert_eq!(
+        (rows[0].first("one"), rows[0].first("none"), rows[1].first("x")),
+        (Some("1"), None, Some("x"))
+    );
 }
 
 #[tokio::test]
@@ -195,7 +199,8 @@ async fn a_unix_socket_serves_as_well_and_a_missing_one_is_named() {
     let database = postgres(17).await;
     let mut login = login(&database);
     let folder = database.server.socket_folder().to_owned();
-    login.endpoint = Endpoint::Unix { path: folder.join(format!(".s.PGSQL.{}", database.server.port())) };
+    login.endpoint =
+        Endpoint::Unix { path: folder.join(format!(".s.PGSQL.{}", database.server.port())) };
     let mut connection = Connection::open(login.clone(), Settings::default()).await.unwrap();
     connection.identify_system().await.unwrap();
     login.endpoint = Endpoint::Unix { path: folder.join(".s.PGSQL.1") };
@@ -275,7 +280,8 @@ async fn slots_are_made_as_each_version_can() {
         let created = connection.create_slot(&spec, SOON, pending()).await.unwrap();
         assert_eq!((created.name.as_str(), &created.snapshot), (slot.as_str(), &None));
         assert!(created.consistent_point > Lsn::ZERO);
-        let sql = "select to_jsonb(s) ->> 'failover' from pg_replication_slots s where slot_name = $1";
+        let sql =
+            "select to_jsonb(s) ->> 'failover' from pg_replication_slots s where slot_name = $1";
         let failover: Option<String> = client.query_one(sql, &[&slot]).await.unwrap().get(0);
         assert_eq!(failover.as_deref(), (version >= 17).then_some("true"));
         let again = connection.create_slot(&spec, SOON, pending()).await.unwrap_err();
@@ -395,7 +401,9 @@ async fn a_million_reads_cut_short_lose_no_row() {
     let mut stream = open(&database).await.start(&Start::new(&slot, Lsn::ZERO, "p")).await.unwrap();
     stream.set_behind(true);
     client
-        .batch_execute("insert into outbox select n, repeat('p', n % 300) from generate_series(1, 20000) n")
+        .batch_execute(
+            "insert into outbox select n, repeat('p', n % 300) from generate_series(1, 20000) n",
+        )
         .await
         .unwrap();
     let (mut expected, mut cuts) = (1, 0);
@@ -448,7 +456,9 @@ async fn a_role_without_replication_and_a_missing_database_are_told_apart() {
     let port = blocking(|| postrider::drill::cluster::free_port().unwrap()).await;
     closed.endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), address: None, port };
     let error = Connection::open(closed, Settings::default()).await.unwrap_err();
-    assert!(matches!(error, Error::Connect { .. }) && error.to_string().contains(&port.to_string()));
+    assert!(
+        matches!(error, Error::Connect { .. }) && error.to_string().contains(&port.to_string())
+    );
 }
 
 #[tokio::test]
@@ -510,4 +520,31 @@ async fn a_terminated_walsender_is_an_error_with_its_code() {
         client.query_one(free, &[&slot]).await.unwrap().get::<_, bool>(0).then_some(())
     })
     .await;
+}
+
+/// A transaction that makes its own origin: the decoder does not see the name yet, and the server
+/// writes an empty message in its place.
+#[tokio::test]
+async fn rows_of_an_origin_without_a_name_arrive_all_the_same() {
+    for version in [13, 15, 18] {
+        let (database, client, slot) = outbox(version).await;
+        let origin = &database.name;
+        client
+            .batch_execute(&format!(
+                "select pg_replication_origin_create('{origin}');
+                 select pg_replication_origin_session_setup('{origin}');
+                 begin;
+                 select pg_replication_origin_xact_setup('0/AB', now());
+                 insert into outbox values (1, 'foreign');
+                 commit;
+                 select pg_replication_origin_session_reset();
+                 select pg_replication_origin_drop('{origin}');
+                 insert into outbox values (2, 'ours')"
+            ))
+            .await
+            .unwrap();
+        let connection = open(&database).await;
+        let mut stream = connection.start(&Start::new(&slot, Lsn::ZERO, "p")).await.unwrap();
+        assert_eq!(rows(&mut stream, 2).await.0, [1, 2], "{version}");
+    }
 }

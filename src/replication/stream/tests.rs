@@ -51,7 +51,8 @@ async fn welcome(server: &mut TcpStream) {
     heard(server, 1).await;
     let column = [&b"\0\x01backend_start\0"[..], &[0; 18]].concat();
     let row = [&b"\0\x01\0\0\0\x04"[..], b"then"].concat();
-    let answer = [message(b'T', &column), message(b'D', &row), message(b'C', b"SELECT 1\0"), ready()];
+    let answer =
+        [message(b'T', &column), message(b'D', &row), message(b'C', b"SELECT 1\0"), ready()];
     server.write_all(&answer.concat()).await.unwrap();
 }
 
@@ -180,6 +181,19 @@ async fn a_status_says_what_was_received_and_what_is_durable() {
     };
     let (connection, ()) = tokio::join!(finish, serve);
     assert_eq!(connection.unwrap().backend().pid, 7);
+}
+
+#[tokio::test]
+async fn a_status_is_not_held_up_by_events_that_are_here_and_empty_messages_are_none() {
+    let (mut server, mut stream) = streaming(Settings::default()).await;
+    let script = [data(20, b"x"), data(20, b""), keepalive(21, 0), keepalive(22, 0)];
+    server.write_all(&script.concat()).await.unwrap();
+    assert!(matches!(stream.next().await, Ok(Event::Data { .. })));
+    stream.status(Status { flush: Lsn(20), reply_requested: false }).unwrap();
+    // All of it came with one read, so this one needs none.
+    let event = stream.next().await.unwrap();
+    assert!(matches!(event, Event::Keepalive { wal_end: Lsn(21), .. }), "{event:?}");
+    assert_eq!(heard(&mut server, 1).await[5], b'r');
 }
 
 #[tokio::test]
