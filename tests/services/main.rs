@@ -12,3 +12,4 @@ mod cluster_warden;
 mod golden;
 mod harness;
 mod replication;
+mod replication_access;
