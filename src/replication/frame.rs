@@ -212,7 +212,7 @@ mod tests {
     fn a_length_is_bounded_before_it_sizes_anything() {
         for length in [-1_i32, 0, 3, i32::MIN] {
             let mut frames = Frames::new();
-            frames.space().extend_from_slice(&[b'E']);
+            frames.space().extend_from_slice(b"E");
             frames.space().extend_from_slice(&length.to_be_bytes());
             assert_eq!(frames.cut(), Err(FrameError::Length { tag: b'E', length }));
         }

@@ -13,3 +13,4 @@ mod golden;
 mod harness;
 mod replication;
 mod replication_access;
+mod replication_slots;

@@ -24,7 +24,7 @@ fn ask(code: u32, rest: &[u8]) -> Vec<u8> {
 
 fn greeting() -> Vec<u8> {
     let parts = [
-        message(b'S', b"server_version\017.2\0"),
+        message(b'S', b"server_version\x0017.2\0"),
         message(b'N', b"SNOTICE\0C00000\0Mhello\0\0"),
         message(b'K', &[0, 0, 0, 7, 0, 0, 0, 9]),
         message(b'Z', b"I"),

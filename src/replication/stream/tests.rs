@@ -43,7 +43,7 @@ async fn welcome(server: &mut TcpStream) {
     heard(server, 0).await;
     let hello = [
         message(b'R', &[0; 4]),
-        message(b'S', b"server_version\017.2\0"),
+        message(b'S', b"server_version\x0017.2\0"),
         message(b'K', &[0, 0, 0, 7, 0, 0, 0, 9]),
         ready(),
     ];
