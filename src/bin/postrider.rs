@@ -84,8 +84,10 @@ fn run(file: ConfigFile, flags: Flags) -> ExitCode {
         print!("{}", loaded.effective);
         return Exit::Clean.into();
     }
-    let (process, postgres, outbox) = loaded.settings;
-    daemon::run("postrider", process, async |assembly| relay::build(assembly, &postgres, outbox))
+    let (process, postgres, outbox, mappings) = loaded.settings;
+    daemon::run("postrider", process, async |assembly| {
+        relay::build(assembly, &postgres, &outbox, &mappings)
+    })
 }
 
 fn init(part: Part, apply: bool, file: ConfigFile, flags: Flags) -> Result<(), InitError> {
