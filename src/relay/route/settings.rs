@@ -143,24 +143,19 @@ impl Section for Mappings {
     fn read(raw: &mut Reader<'_>) -> Option<Self> {
         let mut mappings = vec![mapping(raw, "outbox".to_owned())];
         for name in raw.names("outbox") {
-            let section = format!("outbox.{name}");
-            mappings.push(raw.within("outbox", &name, |raw| {
+            let further = raw.within("outbox", &name, |raw| {
                 raw.require_own(TABLE);
-                let mapping = mapping(raw, section);
-                // Taken for the table of `[outbox]`, it would only add a second complaint.
-                mapping.filter(|_| raw.is_own(TABLE))
-            }));
-        }
-        let named = raw.names("outbox").into_iter().map(Some);
-        let names: Vec<_> = std::iter::once(None).chain(named).collect();
-        for (at, (mapping, name)) in mappings.iter().zip(&names).enumerate() {
-            let Some(mapping) = mapping else { continue };
-            let same = |other: &&Mapping| other.table == mapping.table;
-            if let (Some(first), Some(name)) = (mappings[..at].iter().flatten().find(same), name) {
-                let why = format!("[{}] has it already", first.section);
-                let rule = "must be a table of its own";
-                raw.within("outbox", name, |raw| raw.problem(TABLE, rule, why));
-            }
+                let mapping = mapping(raw, format!("outbox.{name}"));
+                // An inherited table would only add a second complaint.
+                let mapping = mapping.filter(|_| raw.is_own(TABLE))?;
+                let same = |other: &&Mapping| other.table == mapping.table;
+                if let Some(first) = mappings.iter().flatten().find(same) {
+                    let why = format!("[{}] has it already", first.section);
+                    raw.problem(TABLE, "must be a table of its own", why);
+                }
+                Some(mapping)
+            });
+            mappings.push(further);
         }
         mappings.into_iter().collect::<Option<Vec<_>>>().map(Self)
     }
