@@ -10,3 +10,5 @@ mod cluster_standby;
 mod cluster_tls;
 mod cluster_warden;
 mod harness;
+mod run;
+mod shipped;
