@@ -81,7 +81,7 @@ impl Frames {
         while !self.kept.is_empty() {
             match self.state {
                 State::Opaque => {
-                    pieces.push(Piece { head: None, bytes: self.kept.split().freeze() })
+                    pieces.push(Piece { head: None, bytes: self.kept.split().freeze() });
                 }
                 State::Body(left) => {
                     let bytes = self.kept.split_to(left.min(self.kept.len())).freeze();

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::frames::{Frames, Head, Side};
 use super::socket::Socket;
-use super::{Direction, Event, Protocol, Stage};
+use super::{Cut, Direction, Event, Protocol, Stage};
 
 /// What a lane keeps while it is told to delay or to hold.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
@@ -87,11 +87,18 @@ pub(super) async fn carry(stage: &Arc<Stage>, connection: u64, client: Socket, t
     let back = lane(Direction::ToClient, &target, &client, Side::Response);
     // A broken lane breaks the connection; two that have finished close it.
     let broken = tokio::try_join!(there.run(), back.run()).is_err();
-    let cut = stage.change(|script| script.close(connection));
-    if broken || cut == Some(super::Cut::Reset) {
+    let reset = match stage.look(|script| script.how_cut(connection)) {
+        Some(Cut::Reset) => true,
+        Some(Cut::Finish) => false,
+        // A side that was reset, or is gone: the other one learns of it in the same way.
+        None => broken,
+    };
+    if reset {
         client.reset_on_close();
         target.reset_on_close();
     }
+    drop((client, target));
+    stage.change(|script| script.close(connection));
 }
 
 impl Lane<'_> {
@@ -193,6 +200,11 @@ impl Lane<'_> {
             }
             Ok(count) => self.frames.push(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // What a sender sent before it was killed is on the network already, and arrives.
+            Err(_) if !self.queue.is_empty() => {
+                self.finished = true;
+                Vec::new()
+            }
             Err(error) => return Err(error),
         };
         if self.frames.is_opaque() && !self.opaque_noted {
@@ -212,7 +224,7 @@ impl Lane<'_> {
     fn write(&mut self) -> io::Result<()> {
         let Some(chunk) = self.queue.front_mut() else { return Ok(()) };
         let (connection, direction, to) = (self.connection, self.direction, self.to);
-        let gone = self.stage.decide(|script| {
+        let gone: io::Result<usize> = self.stage.decide(|script| {
             if script.is_cut(connection) {
                 return Ok(0);
             }

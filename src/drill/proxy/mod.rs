@@ -40,7 +40,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 pub use script::Counts;
-use script::{Fate, Script, TRAPS_MAX};
+use script::{Fate, Script};
 use socket::Socket;
 
 /// Connections at a time; more wait in the kernel's queue.

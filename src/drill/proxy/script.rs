@@ -158,12 +158,16 @@ impl Script {
         self.links.get(&connection).is_none_or(|link| link.cut.is_some())
     }
 
-    /// Forgets a connection and whatever was held on it; returns how it was cut, if it was.
-    pub(super) fn close(&mut self, connection: u64) -> Option<Cut> {
-        let link = self.links.remove(&connection);
+    /// How a connection was cut, if it was.
+    pub(super) fn how_cut(&self, connection: u64) -> Option<Cut> {
+        self.links.get(&connection).and_then(|link| link.cut)
+    }
+
+    /// Forgets a connection and whatever was held on it.
+    pub(super) fn close(&mut self, connection: u64) {
+        self.links.remove(&connection);
         self.traps.retain(|trap| trap.caught.is_none_or(|(at, _)| at != connection));
         self.note(Event::Closed { connection });
-        link.and_then(|link| link.cut)
     }
 
     /// Sets a trap; `None` when there are too many.
