@@ -117,6 +117,8 @@ impl RequestKind {
 pub enum Event {
     /// A client was accepted.
     Opened { connection: u64 },
+    /// The target was reached, too: from here on a cut concerns both sides.
+    Reached { connection: u64 },
     /// The target could not be reached; the client was reset.
     Unreachable { connection: u64, reason: String },
     /// The proxy decided to end the connection.
@@ -510,7 +512,10 @@ async fn serve(stage: Arc<Stage>, connection: u64, client: TcpStream) {
         None => Err("it has no target yet".to_owned()),
     };
     match reached {
-        Ok(target) => link::carry(&stage, connection, client, target).await,
+        Ok(target) => {
+            stage.change(|script| script.note(Event::Reached { connection }));
+            link::carry(&stage, connection, client, target).await;
+        }
         Err(reason) => {
             client.reset_on_close();
             drop(client);

@@ -37,6 +37,13 @@ async fn pair(protocol: Protocol) -> Pair {
 async fn connect(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = soon(TcpStream::connect(proxy.address())).await.unwrap();
     let (peer, _) = soon(listener.accept()).await.unwrap();
+    // Both ends can be there before the proxy knows: a cut in between would spare the peer.
+    let opened = proxy.counts().opened;
+    let reached = move |script: &Script| {
+        let is_it = |event: &&Event| matches!(event, Event::Reached { .. });
+        (script.events.iter().filter(is_it).count() as u64 >= opened).then_some(())
+    };
+    proxy.stage.wait(DEADLINE, reached).await.unwrap();
     client.set_nodelay(true).unwrap();
     peer.set_nodelay(true).unwrap();
     (client, peer)
