@@ -250,8 +250,9 @@ async fn an_unreachable_target_resets_the_client() {
     let proxy = Proxy::bind(Protocol::Opaque).unwrap();
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     assert!(end(&mut client).await.is_err());
-    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    proxy.forward_to(Target::Tcp(closed));
+    // Not a TCP port that was just closed: another test may be given it.
+    let dir = tempfile::tempdir().unwrap();
+    proxy.forward_to(Target::Unix(dir.path().join("nobody")));
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     assert!(end(&mut client).await.is_err());
     let unreachable = |e: &Event| matches!(e, Event::Unreachable { .. });
@@ -278,12 +279,9 @@ async fn a_unix_socket_can_be_the_target() {
 #[tokio::test]
 async fn dropping_the_proxy_ends_everything() {
     let Pair { proxy, mut client, mut peer, listener: _ } = pair(Protocol::Opaque).await;
-    let address = proxy.address();
     drop(proxy);
     assert!(end(&mut client).await.is_ok_and(|rest| rest.is_empty()));
     assert!(end(&mut peer).await.is_ok_and(|rest| rest.is_empty()));
-    let refused = soon(TcpStream::connect(address)).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]
