@@ -1,1 +1,12 @@
-//! skeleton
+//! Tests against real servers, one module a topic.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test's helpers panic and print as its body does"
+)]
+
+mod cluster_postgres;
+mod cluster_standby;
+mod cluster_tls;
+mod cluster_warden;
+mod harness;

@@ -8,6 +8,7 @@
 //! Bounded by: the limits in [`Options`].
 //! Tested by: `tests/services/load.rs`.
 
+use std::ops::Range;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,12 +23,14 @@ use super::pace::{Arrival, Arrivals};
 use super::session::{Job, Session, connect};
 use super::tables::setup;
 use super::{Options, Plan, Summary, Tally};
+use crate::backoff::Backoff;
 use crate::drill::history::{FORMAT_VERSION, History, Run, Writer, now_us};
 
-/// The first pause before connecting again; doubled each time, with jitter, up to the longest.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
-/// Short enough that the load is back soon after Postgres is: the load is there to press.
-const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// The pauses before connecting again. The longest is short enough that the load is back soon after
+/// Postgres is: the load is there to press.
+const RECONNECT_PAUSE: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(500);
+/// So that the workers do not all come back in the same millisecond.
+const RECONNECT_JITTER: f64 = 0.5;
 /// More connections than a test server grants.
 const WORKERS_MAX: u32 = 1_000;
 /// Faster than any server this load is meant for.
@@ -197,7 +200,7 @@ async fn work(number: u32, shared: Arc<Shared>) -> anyhow::Result<()> {
         let mut live = match session.take() {
             Some(live) => live,
             None => {
-                let Some(live) = reconnect(&shared).await? else {
+                let Some(live) = reconnect(&shared, number).await? else {
                     shared.tally(|tally| tally.not_started += 1);
                     break;
                 };
@@ -227,9 +230,11 @@ async fn work(number: u32, shared: Arc<Shared>) -> anyhow::Result<()> {
 }
 
 /// Tries until there is a connection; `None` when the load is stopped meanwhile.
-async fn reconnect(shared: &Shared) -> anyhow::Result<Option<Session>> {
+async fn reconnect(shared: &Shared, number: u32) -> anyhow::Result<Option<Session>> {
     let since = Instant::now();
-    let mut pause = RECONNECT_PAUSE;
+    let Range { start, end } = RECONNECT_PAUSE;
+    let backoff = Backoff::try_new(start, end, RECONNECT_JITTER);
+    let mut pauses = backoff.expect("the constants make a range").delays(number.into());
     loop {
         let attempt = tokio::select! {
             attempt = Session::open(&shared.config) => attempt,
@@ -248,9 +253,8 @@ async fn reconnect(shared: &Shared) -> anyhow::Result<Option<Session>> {
             );
         }
         tokio::select! {
-            () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+            () = sleep(pauses.next_delay()) => {}
             () = shared.stop.cancelled() => return Ok(None),
         }
-        pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
     }
 }

@@ -5,7 +5,7 @@
 //! connection after anything went wrong on it: a fresh one costs milliseconds and has no past.
 //!
 //! Guarantee: COMMIT is sent only when every statement before it has succeeded.
-//! Bounded by: [`Limits`]; one transaction at a time.
+//! Bounded by: [`CONNECT_LIMIT`], and the limit of each [`Job`]; one transaction at a time.
 //! Tested by: `tests/services/load.rs`.
 
 use std::collections::HashMap;
