@@ -10,3 +10,4 @@ mod cluster_standby;
 mod cluster_tls;
 mod cluster_warden;
 mod harness;
+mod load;
