@@ -16,9 +16,10 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::Interest;
 use tokio::time::{Instant, sleep_until};
 
-use super::frames::{Frames, Head, Side};
+use super::frames::{Frames, Head, Piece, Side};
 use super::socket::Socket;
-use super::{Cut, Direction, Event, Protocol, Stage};
+use super::stage::Stage;
+use super::{Cut, Direction, Event, Protocol};
 
 /// What a lane keeps while it is told to delay or to hold.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
@@ -196,7 +197,7 @@ impl Lane<'_> {
         let pieces = match got {
             Ok(0) => {
                 self.finished = true;
-                vec![super::frames::Piece { head: None, bytes: self.frames.rest() }]
+                vec![Piece { head: None, bytes: self.frames.rest() }]
             }
             Ok(count) => self.frames.push(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

@@ -20,10 +20,13 @@
 //! Bounded by: [`CONNECTIONS_MAX`] connections, 1 MiB a direction each; dropping the proxy ends all.
 //! Tested by: `proxy/tests.rs`.
 
+mod fault;
 mod frames;
 mod link;
+mod listener;
 mod script;
 mod socket;
+mod stage;
 #[cfg(test)]
 mod tests;
 
@@ -31,26 +34,23 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
+pub use fault::{RequestFault, RequestKind};
 pub use script::Counts;
 use script::{Fate, Script};
-use socket::Socket;
+pub use stage::NotSeen;
+use stage::Stage;
 
 /// Connections at a time; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 1_000;
-/// When the process has no file descriptor left, a connection ends before long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// The listener's task answers in microseconds, unless the runtime is stuck.
 const LISTENER_LIMIT: Duration = Duration::from_secs(10);
-/// The events a failed wait shows.
-const EVENTS_SHOWN: usize = 12;
 
 /// Where the proxy forwards to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,29 +88,6 @@ pub enum Cut {
     Finish,
 }
 
-/// The kind of a Kafka request: its api key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestKind(pub i16);
-
-impl RequestKind {
-    /// Produce
-    pub const PRODUCE: Self = Self(0);
-    /// Fetch
-    pub const FETCH: Self = Self(1);
-    /// Metadata
-    pub const METADATA: Self = Self(3);
-    /// OffsetCommit
-    pub const OFFSET_COMMIT: Self = Self(8);
-    /// FindCoordinator
-    pub const FIND_COORDINATOR: Self = Self(10);
-    /// InitProducerId
-    pub const INIT_PRODUCER_ID: Self = Self(22);
-    /// AddPartitionsToTxn
-    pub const ADD_PARTITIONS_TO_TXN: Self = Self(24);
-    /// EndTxn
-    pub const END_TXN: Self = Self(26);
-}
-
 /// What happened. Connections and traps are numbered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields repeat: connection, trap, direction")]
@@ -143,95 +120,6 @@ pub enum Event {
     ListenFailed { reason: String },
 }
 
-/// A fact that did not come true in time.
-#[derive(Debug, thiserror::Error)]
-#[error("the proxy did not see {what} within {limit:?}; its last events: {last}")]
-pub struct NotSeen {
-    what: String,
-    limit: Duration,
-    last: String,
-}
-
-/// What the tasks of a proxy have in common.
-#[derive(Debug)]
-struct Stage {
-    protocol: Protocol,
-    script: Mutex<Script>,
-    changed: watch::Sender<()>,
-}
-
-impl Stage {
-    fn locked<T>(&self, use_it: impl FnOnce(&mut Script) -> T) -> T {
-        // Nothing under the lock panics halfway through a change, so a poisoned one is whole.
-        use_it(&mut self.script.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Changes the script and wakes everybody.
-    fn change<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
-        let answer = self.locked(change);
-        self.changed.send_replace(());
-        answer
-    }
-
-    /// Asks the script and moves bytes; wakes everybody only if that was an event.
-    fn decide<T>(&self, decide: impl FnOnce(&mut Script) -> T) -> T {
-        let (answer, news) = self.locked(|script| {
-            let before = script.events_noted;
-            (decide(script), script.events_noted != before)
-        });
-        if news {
-            self.changed.send_replace(());
-        }
-        answer
-    }
-
-    fn look<T>(&self, look: impl FnOnce(&Script) -> T) -> T {
-        self.locked(|script| look(script))
-    }
-
-    fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
-    }
-
-    /// Waits for a fact; `None` when it does not come true in time.
-    async fn wait<T>(
-        &self,
-        limit: Duration,
-        mut probe: impl FnMut(&Script) -> Option<T>,
-    ) -> Option<T> {
-        let mut changes = self.changes();
-        let seen = async {
-            loop {
-                changes.borrow_and_update();
-                if let Some(found) = self.look(&mut probe) {
-                    return Some(found);
-                }
-                changes.changed().await.ok()?;
-            }
-        };
-        timeout(limit, seen).await.ok().flatten()
-    }
-
-    async fn wait_for(
-        &self,
-        limit: Duration,
-        what: impl fmt::Display,
-        mut is_it: impl FnMut(&Event) -> bool,
-    ) -> Result<Event, NotSeen> {
-        let found = self
-            .wait(limit, |script| script.events.iter().find(|event| is_it(event)).cloned())
-            .await;
-        found.ok_or_else(|| NotSeen {
-            what: what.to_string(),
-            limit,
-            last: self.look(|script| {
-                let skipped = script.events.len().saturating_sub(EVENTS_SHOWN);
-                format!("{:?}", script.events.iter().skip(skipped).collect::<Vec<_>>())
-            }),
-        })
-    }
-}
-
 /// A running proxy. Dropping it closes its port and its connections.
 #[derive(Debug)]
 pub struct Proxy {
@@ -252,11 +140,11 @@ impl Proxy {
         reserved.set_reuseaddr(true)?;
         reserved.bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = reserved.local_addr()?;
-        let listener = open(address)?;
+        let listener = listener::open(address)?;
         let (changed, _) = watch::channel(());
         let stage = Arc::new(Stage { protocol, script: Mutex::new(Script::new()), changed });
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(stage.clone(), reserved, address, listener));
+        tasks.spawn(listener::listen(stage.clone(), reserved, address, listener));
         Ok(Self { address, stage, _tasks: tasks })
     }
 
@@ -380,159 +268,5 @@ impl Proxy {
         is_it: impl FnMut(&Event) -> bool,
     ) -> Result<Event, NotSeen> {
         self.stage.wait_for(limit, what, is_it).await
-    }
-}
-
-/// A fault that waits for one Kafka request, or has it. Dropping it releases a held request.
-#[derive(Debug)]
-#[must_use = "dropping it lets the request pass"]
-pub struct RequestFault {
-    stage: Arc<Stage>,
-    trap: u64,
-    kind: RequestKind,
-}
-
-impl RequestFault {
-    /// Waits until the request has come.
-    pub async fn caught(&self, limit: Duration) -> Result<(), NotSeen> {
-        let what = format!("a request of api key {}", self.kind.0);
-        let this = self.trap;
-        let is_it = |event: &Event| matches!(event, Event::Caught { trap, .. } if *trap == this);
-        self.stage.wait_for(limit, what, is_it).await.map(|_| ())
-    }
-
-    /// Waits until the request was delivered or thrown away.
-    pub async fn decided(&self, limit: Duration) -> Result<(), NotSeen> {
-        let what = format!("what became of a request of api key {}", self.kind.0);
-        let this = self.trap;
-        let is_it = |event: &Event| matches!(event, Event::Delivered { trap, .. } | Event::Discarded { trap, .. } if *trap == this);
-        self.stage.wait_for(limit, what, is_it).await.map(|_| ())
-    }
-
-    /// Waits until the response of a request that was delivered has come and was withheld.
-    pub async fn withheld(&self, limit: Duration) -> Result<(), NotSeen> {
-        let this = self.trap;
-        let mut request = None;
-        let is_it = |event: &Event| {
-            if let Event::Caught { connection, trap, correlation_id, .. } = event
-                && *trap == this
-            {
-                request = Some((*connection, *correlation_id));
-            }
-            matches!(event, Event::Withheld { connection, correlation_id }
-                if request == Some((*connection, *correlation_id)))
-        };
-        let what = format!("the response to a request of api key {}", self.kind.0);
-        self.stage.wait_for(limit, what, is_it).await.map(|_| ())
-    }
-
-    /// Lets the request pass.
-    pub fn release(&self) {
-        self.stage.change(|script| script.decide(self.trap, Fate::Deliver));
-    }
-
-    /// Cuts the connection instead of delivering the request.
-    pub fn discard(&self) {
-        self.stage.change(|script| script.decide(self.trap, Fate::Discard));
-    }
-
-    /// Delivers the request, and cuts the connection when its response arrives.
-    pub fn deliver_and_cut(&self) {
-        self.stage.change(|script| script.decide(self.trap, Fate::WithholdResponse));
-    }
-}
-
-impl Drop for RequestFault {
-    fn drop(&mut self) {
-        self.stage.change(|script| script.disarm(self.trap));
-    }
-}
-
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(1024)
-}
-
-/// Owns the port and the connections. Ends with the proxy, which aborts it.
-async fn listen(
-    stage: Arc<Stage>,
-    _reserved: TcpSocket,
-    address: SocketAddr,
-    listener: TcpListener,
-) {
-    let mut listener = Some(listener);
-    let mut changes = stage.changes();
-    let mut links = JoinSet::new();
-    loop {
-        changes.borrow_and_update();
-        let refusing = stage.look(|script| script.refusing);
-        if refusing && listener.take().is_some() {
-            stage.change(|script| script.listening = false);
-        } else if !refusing && listener.is_none() {
-            match open(address) {
-                Ok(opened) => listener = Some(opened),
-                Err(error) => {
-                    let reason = error.to_string();
-                    stage.change(|script| script.note(Event::ListenFailed { reason }));
-                }
-            }
-            stage.change(|script| script.listening = listener.is_some());
-        }
-        let room = links.len() < CONNECTIONS_MAX;
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            accepted = next_client(listener.as_ref()), if room => match accepted {
-                Ok(client) => {
-                    let connection = stage.change(Script::open);
-                    links.spawn(serve(stage.clone(), connection, client));
-                }
-                Err(_) => sleep(ACCEPT_PAUSE).await,
-            },
-            Some(_) = links.join_next(), if !links.is_empty() => {}
-        }
-    }
-}
-
-async fn next_client(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
-    match listener {
-        Some(listener) => listener.accept().await.map(|(client, _)| client),
-        None => std::future::pending().await,
-    }
-}
-
-async fn serve(stage: Arc<Stage>, connection: u64, client: TcpStream) {
-    let client = Socket::tcp(client);
-    let reached = match stage.look(|script| script.target.clone()) {
-        Some(target) => tokio::select! {
-            reached = Socket::connect(&target) => reached.map_err(|error| error.to_string()),
-            () = until_cut(&stage, connection) => Err("cut while connecting".to_owned()),
-        },
-        None => Err("it has no target yet".to_owned()),
-    };
-    match reached {
-        Ok(target) => {
-            stage.change(|script| script.note(Event::Reached { connection }));
-            link::carry(&stage, connection, client, target).await;
-        }
-        Err(reason) => {
-            client.reset_on_close();
-            drop(client);
-            stage.change(|script| {
-                script.note(Event::Unreachable { connection, reason });
-                script.close(connection);
-            });
-        }
-    }
-}
-
-async fn until_cut(stage: &Stage, connection: u64) {
-    let mut changes = stage.changes();
-    loop {
-        changes.borrow_and_update();
-        if stage.look(|script| script.is_cut(connection)) || changes.changed().await.is_err() {
-            return;
-        }
     }
 }

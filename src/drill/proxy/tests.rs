@@ -6,8 +6,8 @@
 use std::io::ErrorKind;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixListener;
-use tokio::time::Instant;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::time::{Instant, timeout};
 
 use super::frames::tests::{request, response};
 use super::*;
