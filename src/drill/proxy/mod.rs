@@ -6,9 +6,10 @@
 //! by its kind. A command that has returned holds for every byte from then on. Everything it did
 //! is in its event log, so that a test can assert that the fault happened.
 //!
-//! A Kafka client goes to the addresses its broker advertises: bind the proxy first, start the
-//! broker with `advertised.listeners` set to [`address`](Proxy::address), then call
-//! [`forward_to`](Proxy::forward_to). Nothing is rewritten on the way.
+//! A Kafka client goes to the addresses its broker advertises, and nothing is rewritten on the way:
+//! either start the broker with `advertised.listeners` set to [`address`](Proxy::address), or
+//! [`bind_on`](Proxy::bind_on) the port it advertises; then [`forward_to`](Proxy::forward_to) the
+//! port it listens on.
 //!
 //! ```text
 //!  client ─▶ [ socket ] ─▶ frames ─▶ queue ─▶ may it pass? ─▶ [ socket ] ─▶ target
@@ -133,12 +134,17 @@ impl Proxy {
     ///
     /// Must be called in a tokio runtime; not async, so that a port is known before anything else.
     pub fn bind(protocol: Protocol) -> io::Result<Self> {
+        Self::bind_on(0, protocol)
+    }
+
+    /// Like [`bind`](Self::bind), on a port that something already tells its clients to come to.
+    pub fn bind_on(port: u16, protocol: Protocol) -> io::Result<Self> {
         // A socket that is bound but does not listen keeps the port ours while connections are
         // refused: with SO_REUSEADDR on both, Linux lets the listener share it, and nobody else
         // is given it.
         let reserved = TcpSocket::new_v4()?;
         reserved.set_reuseaddr(true)?;
-        reserved.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        reserved.bind((Ipv4Addr::LOCALHOST, port).into())?;
         let address = reserved.local_addr()?;
         let listener = listener::open(address)?;
         let (changed, _) = watch::channel(());
