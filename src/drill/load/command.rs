@@ -61,7 +61,7 @@ pub struct LoadCommand {
     /// Of 1000 rows, how many are large
     #[arg(long, value_name = "N", default_value_t = Mix::default().large_permille)]
     pub large_permille: u32,
-    /// Size of the largest payload, in bytes
+    /// Size of the largest payload, in bytes; public.outbox takes 983040
     #[arg(long, value_name = "N", default_value_t = Mix::default().large_bytes_max)]
     pub large_bytes: usize,
 }

@@ -48,9 +48,22 @@ pub async fn setup(client: &Client, plan: &Plan) -> anyhow::Result<()> {
     check_unused(client, plan).await
 }
 
-/// Creates a table with the columns of `sql/outbox.sql` if there is none of this name.
+/// The table as users get it.
+const OUTBOX_SQL: &str = include_str!("../../../sql/outbox.sql");
+
+/// Creates a table if there is none of this name: `public.outbox` as it is shipped, others with the
+/// same columns and as little else as possible.
 async fn create(client: &Client, table: &Table) -> Result<(), tokio_postgres::Error> {
     let name = &table.name;
+    if name == "public.outbox" {
+        let there =
+            client.query_one("select to_regclass('public.outbox') is not null", &[]).await?;
+        if !there.get::<_, bool>(0) {
+            client.batch_execute("set search_path = public").await?;
+            client.batch_execute(OUTBOX_SQL).await?;
+        }
+        return Ok(());
+    }
     let (schema, _) = name.split_once('.').unwrap_or(("public", name));
     let payload = table.payload.sql();
     client
