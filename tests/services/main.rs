@@ -12,3 +12,4 @@ mod cluster_warden;
 mod harness;
 mod run;
 mod shipped;
+mod load;
