@@ -82,7 +82,7 @@ impl fmt::Display for Report {
         for check in &verdict.checks {
             writeln!(out, "{}", line(check))?;
             if let Some(reason) = &check.reason {
-                writeln!(out, "{}", wrapped("             ", reason))?;
+                writeln!(out, "{}", wrapped("           ", reason))?;
             }
         }
         for check in verdict.checks.iter().filter(|check| check.bad > 0) {
@@ -109,9 +109,9 @@ fn line(check: &Check) -> String {
     let counts = match check.result {
         Judged::NotChecked => String::new(),
         Judged::Holds => format!("{} {}", check.checked, check.unit),
-        Judged::Violated => format!("{} bad, {} {}", check.bad, check.checked, check.unit),
+        Judged::Violated => format!("{} of {} {}", check.bad, check.checked, check.unit),
     };
-    let line = format!("{:<9} {:<35} {word:<11}  {counts}", check.name.label(), check.claim);
+    let line = format!("{:<8} {:<26} {word:<11} {counts}", check.name.label(), check.claim);
     line.trim_end().to_owned()
 }
 
@@ -216,7 +216,7 @@ mod tests {
         for line in text.lines() {
             assert!(line.chars().count() <= WIDTH, "{line}");
         }
-        for part in ["1999999 bad, 2000000 rows", "1999999 never published", "txid 812", "k1"] {
+        for part in ["1999999 of 2000000 rows", "1999999 never published", "txid 812", "k1"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(text.ends_with("\nVIOLATED: I1\n"), "{text}");

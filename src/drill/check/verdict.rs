@@ -144,13 +144,13 @@ impl Name {
     pub fn claim(self) -> &'static str {
         match self {
             Self::I1 => "no committed row is lost",
-            Self::I2 => "no record without a committed row",
+            Self::I2 => "no record without a row",
             Self::I3 => "each row is published once",
             Self::I4 => "records are in order",
             Self::I5 => "transactions are whole",
-            Self::I6 => "each key stays in its partition",
-            Self::Content => "records carry what the rows hold",
-            Self::Table => "tables hold what writers committed",
+            Self::I6 => "keys stay in one partition",
+            Self::Content => "records equal their rows",
+            Self::Table => "tables keep all writes",
             Self::Readable => "readers reach the end",
         }
     }
