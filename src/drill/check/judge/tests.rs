@@ -76,7 +76,7 @@ impl World {
             payload: digest(Some(&self.seq.to_le_bytes())),
             key,
             topic,
-            table: u16::from(key % 3 == 0),
+            table: u16::from(key.is_multiple_of(3)),
             late: false,
         }
     }
