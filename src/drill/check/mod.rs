@@ -17,7 +17,7 @@
 //! Bounded by: 64 bytes a row and a record plus each distinct key once; the drain timeout, 30 s
 //! of silence from the brokers, eight witnesses a check.
 //!
-//! Tested by: `judge/tests.rs` (planted faults, random mutations), `tests/services/check.rs` (the
+//! Tested by: `judge/tests` (planted faults, random mutations), `tests/services/check.rs` (the
 //! same faults planted in a real Kafka).
 
 pub mod arguments;
