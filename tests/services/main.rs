@@ -6,4 +6,7 @@
 )]
 
 mod cluster_postgres;
+mod cluster_standby;
+mod cluster_tls;
+mod cluster_warden;
 mod harness;

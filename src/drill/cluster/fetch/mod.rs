@@ -6,6 +6,7 @@
 //!
 //! A new kind of thing implements [`Item`] and is listed where [`bring`] is called.
 
+mod debian;
 mod postgres;
 mod tool;
 
@@ -15,6 +16,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+pub use debian::{DEBIAN_PROGRAMS, DebianProgram};
 pub use postgres::{PINNED, PinnedPostgres};
 pub(super) use tool::is_executable;
 pub use tool::{Tool, check_sha256, find_on_path, sha256_of};
