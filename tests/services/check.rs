@@ -151,7 +151,8 @@ async fn check_reports_an_open_transaction_and_does_not_hang() {
     bench.publish(&transactions[0]);
     let hanging = producer(&bench.bootstrap, &format!("{}-hanging", bench.name));
     publish_by(&hanging, &transactions[1]);
-    bench.publish(&transactions[2]);
+    publish_by(&bench.producer, &transactions[2]);
+    bench.producer.commit_transaction(TIMEOUT).unwrap();
     let found = bench.check(&[]).await;
     // Behind the open one, the rest of its partition is hidden too.
     found.violates(&["I1", "I5", "readable"]);

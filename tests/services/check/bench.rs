@@ -2,13 +2,14 @@
 //! command runs it.
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use postrider::drill::check::{CheckArgs, check};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::{Value, json};
@@ -21,6 +22,7 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The arguments as `drill check` takes them.
 #[derive(clap::Parser)]
+#[command(args_override_self = true)]
 struct Command {
     #[command(flatten)]
     check: CheckArgs,
@@ -54,6 +56,8 @@ pub(super) struct Bench {
     /// Makes topics and transactional ids this test's own.
     pub(super) name: String,
     pub(super) producer: BaseProducer,
+    /// At read_committed and at read_uncommitted; asked for ends only.
+    readers: [BaseConsumer; 2],
     pub(super) history: tempfile::NamedTempFile,
     pub(super) operations: u64,
 }
@@ -78,7 +82,13 @@ impl Bench {
         let run = json!({"seed": 1, "started_at_us": 1, "tables": ["public.outbox"], "version": 1});
         writeln!(history, "{}", json!({ "run": run })).unwrap();
         let producer = producer(&bootstrap, &name);
-        Self { shape, database, client, bootstrap, name, producer, history, operations: 0 }
+        let readers = ["read_committed", "read_uncommitted"].map(|level| {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", &bootstrap).set("isolation.level", level);
+            config.create().unwrap()
+        });
+        let operations = 0;
+        Self { shape, database, client, bootstrap, name, producer, readers, history, operations }
     }
 
     /// One Postgres transaction; each row is a kind, a key and a version.
@@ -153,11 +163,27 @@ impl Bench {
     pub(super) fn publish(&self, events: &[Event]) {
         publish_by(&self.producer, events);
         self.producer.commit_transaction(TIMEOUT).unwrap();
+        self.wait_ended(events);
     }
 
     pub(super) fn publish_and_abort(&self, events: &[Event]) {
         publish_by(&self.producer, events);
         self.producer.abort_transaction(TIMEOUT).unwrap();
+        self.wait_ended(events);
+    }
+
+    /// A commit returns before its control records are written; until then the transaction is still
+    /// open for readers, which a checker with little patience would report.
+    fn wait_ended(&self, events: &[Event]) {
+        let started = Instant::now();
+        for event in events {
+            let end = |consumer: &BaseConsumer| {
+                consumer.fetch_watermarks(&event.topic, event.partition, TIMEOUT).unwrap().1
+            };
+            while end(&self.readers[0]) < end(&self.readers[1]) {
+                assert!(started.elapsed() < TIMEOUT, "the transaction did not end");
+            }
+        }
     }
 
     /// Runs the checker as the command does, with a short patience.
@@ -267,4 +293,3 @@ pub(super) fn is(witness: &Value, fault: &str, event: &Event) {
     assert_eq!(witness["key"], event.key.as_str(), "{witness}");
     assert_eq!(witness["topic"], event.topic.as_str(), "{witness}");
 }
-
