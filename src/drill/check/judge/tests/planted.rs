@@ -98,6 +98,40 @@ fn an_aborted_copy_is_counted_and_no_fault() {
 }
 
 #[test]
+fn aborted_copies_may_be_anywhere_and_anything() {
+    let mut world = small_world();
+    // The newest version before the oldest, in another partition, with other contents.
+    let (at, last) = (world.nth(0), world.nth(3));
+    let early = Record { committed: false, offset: 1, ..world.record_at(last).clone() };
+    world.evidence.logs[at.0].records.insert(1, early);
+    let copy = world.record_at(at).clone();
+    let altered = Record { committed: false, payload: 0, key: NO_KEY, ..copy };
+    append(&mut world.evidence.logs[1], altered);
+    let verdict = world.judge();
+    assert_eq!(verdict.outcome, Outcome::Pass, "{verdict:#?}");
+    assert_eq!(verdict.seen.aborted_copies, 2);
+}
+
+#[test]
+fn one_id_in_two_tables_means_two_events() {
+    for (topic, log) in [(1, 2), (0, 0)] {
+        let mut world = small_world();
+        world.evidence.history = None;
+        let first = world.evidence.logs[0].records[0].clone();
+        let row = world.row_of((0, 0));
+        let table = 1 - row.table;
+        let twin = Row { table, topic, txid: Number::of(1), version: Number::ABSENT, ..row };
+        let record = Record { version: Number::ABSENT, lsn: Number::ABSENT, ..first };
+        append(&mut world.evidence.logs[log], record);
+        world.evidence.rows.push(twin);
+        world.evidence.seal();
+        let verdict = world.judge();
+        assert_eq!(verdict.outcome, Outcome::Pass, "{verdict:#?}");
+        assert_eq!(verdict.seen.duplicates, 0);
+    }
+}
+
+#[test]
 fn phantoms_at_either_level() {
     for committed in [true, false] {
         for (fate, fault) in [
