@@ -7,6 +7,7 @@
 //! Guarantee: a drill starts and breaks only processes of its own, on loopback.
 //! Bounded by: every wait in here has a deadline, and every process a warden.
 
+pub mod check;
 pub mod cluster;
 pub mod history;
 pub mod load;

@@ -5,6 +5,7 @@
     reason = "a test's helpers panic and print as its body does"
 )]
 
+mod check;
 mod cluster_postgres;
 mod cluster_standby;
 mod cluster_tls;
