@@ -15,6 +15,7 @@
 
 pub mod certificates;
 pub mod fetch;
+pub mod kafka;
 mod port;
 mod postgres;
 mod process;
@@ -22,6 +23,7 @@ mod run_dir;
 mod services;
 mod wait;
 
+pub use certificates::{Certificates, Identity};
 pub use port::free_port;
 pub use postgres::{
     Access, PASSWORD, Postgres, PostgresOptions, Rows, ServerTls, Shutdown, StandbyOptions,
