@@ -5,5 +5,6 @@
     reason = "a test's helpers panic and print as its body does"
 )]
 
+mod cluster_kafka;
 mod cluster_postgres;
 mod harness;

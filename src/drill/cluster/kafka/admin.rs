@@ -74,7 +74,7 @@ impl Admin {
 
     /// The ids of the brokers that the cluster counts as alive; none if nobody answers.
     pub(super) fn listed_brokers(&self) -> Vec<i32> {
-        let metadata = self.client.inner().fetch_metadata(Some("ready"), REQUEST_DEADLINE);
+        let metadata = self.client.inner().fetch_metadata(None, REQUEST_DEADLINE);
         metadata.map(|m| m.brokers().iter().map(|broker| broker.id()).collect()).unwrap_or_default()
     }
 
