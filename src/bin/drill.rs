@@ -3,9 +3,10 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use postrider::drill::cluster::fetch::{DEBIAN_PROGRAMS, DebianProgram};
 use postrider::drill::cluster::kafka::Installation;
-use postrider::drill::cluster::{self, Services};
+use postrider::drill::cluster::{self, Postgres, PostgresOptions, RunDir, Services};
 
 /// Starts real Postgres and Kafka on loopback, breaks them on purpose, and counts what arrived.
 #[derive(Parser)]
@@ -20,6 +21,22 @@ enum Command {
     /// The servers' binaries: where they are, and fetching what is missing
     #[command(subcommand)]
     Services(ServicesCommand),
+    /// Start one Postgres and wait to be ended, for the test of the clean-up
+    #[command(hide = true)]
+    Linger { version: u16, how: Linger },
+}
+
+/// What a lingering drill does once its server runs.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Linger {
+    /// Nothing, until somebody ends it.
+    Wait,
+    /// The same, with the server frozen: it takes no signal but SIGKILL.
+    Frozen,
+    /// Panics.
+    Panic,
+    /// Ends as a program should.
+    Return,
 }
 
 #[derive(Subcommand)]
@@ -35,6 +52,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Services(ServicesCommand::Fetch) => cluster::fetch(&|line| eprintln!("{line}")),
         Command::Services(ServicesCommand::List) => list(),
+        Command::Linger { version, how } => linger(version, how),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,5 +78,28 @@ fn list() -> anyhow::Result<()> {
         }
         Err(error) => println!("kafka: {error:#}"),
     }
+    for DebianProgram { program, .. } in DEBIAN_PROGRAMS {
+        match services.program(program) {
+            Ok(path) => println!("{program}: {}", path.display()),
+            Err(error) => println!("{error:#}"),
+        }
+    }
     Ok(())
+}
+
+fn linger(version: u16, how: Linger) -> anyhow::Result<()> {
+    let run = RunDir::create()?;
+    let server = Postgres::start(&run, PostgresOptions::version(version))?;
+    if how == Linger::Frozen {
+        server.freeze()?;
+    }
+    println!("{} {}", server.pid()?, run.path().display());
+    match how {
+        Linger::Return => return Ok(()),
+        Linger::Panic => panic!("as asked"),
+        Linger::Wait | Linger::Frozen => {}
+    }
+    loop {
+        std::thread::park();
+    }
 }

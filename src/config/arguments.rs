@@ -17,9 +17,15 @@ use super::problem::{Problem, Problems};
 use super::redact::Hidden;
 use super::{Kind, Values};
 
-/// For clap's `after_help`.
-pub const HELP: &str = "Every key of the configuration is also a flag (--section.key=value) and an \
-environment variable (POSTRIDER__SECTION__KEY). Flags win over variables, variables over the file.";
+/// For clap's `after_help`: how settings are given besides the file.
+#[must_use]
+pub fn help(prefix: &str) -> String {
+    format!(
+        "Every key of the configuration is also a flag, --section.key=value, and an environment \
+         variable, {prefix}__SECTION__KEY. Flags win over variables, variables over the file. \
+         Secrets come from variables and files only."
+    )
+}
 
 /// A parsed command line.
 #[derive(Debug)]
@@ -105,7 +111,7 @@ pub fn parse<P: clap::Parser>(
     let (mut rest, mut flags) = split(argv);
     // The word after an unknown flag is probably its value, and possibly a secret: when clap
     // stumbles over it next, it goes without being shown.
-    let mut value_of_unknown: Option<OsString> = None;
+    let mut value_at: Option<usize> = None;
     // Each round takes at least one argument out, so the rounds end.
     loop {
         let error = match P::try_parse_from(&rest) {
@@ -113,8 +119,8 @@ pub fn parse<P: clap::Parser>(
             Err(error) => error,
         };
         let Some(argument) = culprit(&error) else { return Err(give_up(error, flags)) };
-        if let Some(value) = value_of_unknown.take_if(|value| *value == *argument)
-            && let Some(at) = rest.iter().rposition(|word| *word == value)
+        if let Some(at) = value_at.take()
+            && rest[at] == *argument
         {
             rest.remove(at);
             continue;
@@ -124,8 +130,9 @@ pub fn parse<P: clap::Parser>(
             return Err(give_up(error, flags));
         };
         let glued = rest.remove(at).to_string_lossy().contains('=');
-        let is_flag = argument.starts_with("--");
-        value_of_unknown = rest.get(at).filter(|_| is_flag && !glued).cloned();
+        let is_flag = argument.starts_with('-');
+        let is_value = |next: &OsString| !next.to_string_lossy().starts_with('-');
+        value_at = (is_flag && !glued && rest.get(at).is_some_and(is_value)).then_some(at);
         flags.unknown.push(Unknown { argument, meant: suggestion(&error) });
     }
 }
@@ -260,4 +267,194 @@ pub(super) fn admit(
     problems.extend(flags.problems);
     problems.extend(flags.unknown.iter().map(|unknown| unknown.problem(Some(catalogue))));
     problems.iter().count() == before
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{Key, Sources, load};
+
+    #[derive(Debug, Parser)]
+    #[command(version = "1.2.3")]
+    struct Cli {
+        #[arg(long)]
+        config: Option<String>,
+        #[arg(short, long)]
+        verbose: bool,
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[derive(Debug, clap::Subcommand)]
+    enum Command {
+        Run {
+            #[arg(long)]
+            once: bool,
+        },
+        Show {
+            what: String,
+        },
+    }
+
+    fn parsed(words: &[&str]) -> Result<Arguments<Cli>, ArgumentsError> {
+        parse(["app"].iter().chain(words).map(OsString::from))
+    }
+
+    fn report(words: &[&str]) -> String {
+        match parsed(words) {
+            Ok(arguments) => arguments.flags.none_expected().unwrap_err().to_string(),
+            Err(ArgumentsError::Problems(problems)) => problems.to_string(),
+            Err(ArgumentsError::Clap(error)) => panic!("clap: {error}"),
+        }
+    }
+
+    struct Log;
+
+    impl crate::config::Section for Log {
+        const KEYS: &'static [Key] = &[
+            Key { path: "log.level", kind: Kind::Text, default: Some("info"), help: "" },
+            Key { path: "log.token", kind: Kind::Secret, default: None, help: "" },
+        ];
+
+        fn read(raw: &mut crate::config::Reader<'_>) -> Option<Self> {
+            raw.text("log.level");
+            raw.secret("log.token");
+            Some(Self)
+        }
+    }
+
+    /// What the configuration says to these arguments.
+    fn loaded(words: &[&str]) -> Result<String, String> {
+        let flags = parsed(words).unwrap().flags;
+        let loaded = load::<Log>(Sources::new("APP").flags(flags));
+        loaded.map(|loaded| loaded.effective).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn settings_may_stand_anywhere_in_both_forms() {
+        for words in [
+            &["--log.level=debug", "run", "--once"][..],
+            &["run", "--once", "--log.level", "debug"],
+            &["run", "--log.level", "debug", "--once"],
+        ] {
+            let arguments = parsed(words).unwrap();
+            assert!(matches!(arguments.command.command, Command::Run { once: true }));
+            assert!(loaded(words).unwrap().contains("level = \"debug\" # flag --log.level"));
+        }
+        // Values keep what looks like syntax.
+        assert!(loaded(&["run", "--log.level=a=b"]).unwrap().contains("\"a=b\""));
+        assert!(loaded(&["run", "--log.level", "-5"]).unwrap().contains("\"-5\""));
+        assert!(loaded(&["run", "--log.level=--x"]).unwrap().contains("\"--x\""));
+    }
+
+    #[test]
+    fn nothing_behind_a_lone_double_dash_is_ours() {
+        let arguments = parsed(&["show", "--", "--log.level=x"]).unwrap();
+        assert!(
+            matches!(arguments.command.command, Command::Show { what } if what == "--log.level=x")
+        );
+        assert!(arguments.flags.none_expected().is_ok());
+    }
+
+    #[test]
+    fn help_and_version_pass_straight_through() {
+        for words in [&["--help"][..], &["--version"], &["--log.levl=x", "--verbos", "--help"]] {
+            let Err(ArgumentsError::Clap(error)) = parsed(words) else { panic!("{words:?}") };
+            assert_eq!(error.exit_code(), 0, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_alone_stays_claps_own() {
+        for words in [&[][..], &["rnu"], &["show"]] {
+            let Err(ArgumentsError::Clap(error)) = parsed(words) else { panic!("{words:?}") };
+            assert_eq!(error.exit_code(), 2, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn all_unknown_arguments_come_out_together() {
+        let said = report(&["--verbos", "-x", "-vq", "run", "--onc", "--zzz=1", "extra"]);
+        for line in [
+            "--verbos: unknown argument, did you mean --verbose?",
+            "-x: unknown argument, no known argument is like it",
+            "--onc: unknown argument, did you mean --once?",
+            "--zzz: unknown argument",
+            "-q: unknown argument",
+            "extra: unknown argument",
+        ] {
+            assert!(said.contains(line), "{line}\n{said}");
+        }
+    }
+
+    #[test]
+    fn unknown_arguments_wait_for_the_configuration() {
+        let said = loaded(&["--verbos", "run", "--log.levl=x", "--log-level", "x"]).unwrap_err();
+        for line in [
+            "3 problems",
+            "--verbos: unknown argument, did you mean --verbose?",
+            "--log.levl: unknown flag, did you mean --log.level?",
+            "--log-level: unknown argument, did you mean --log.level?",
+        ] {
+            assert!(said.contains(line), "{line}\n{said}");
+        }
+    }
+
+    #[test]
+    fn the_value_of_an_unknown_flag_is_never_shown() {
+        for words in [
+            &["--pasword", "hunter2", "run"][..],
+            &["--pasword=hunter2", "run"],
+            &["run", "--pasword", "hunter2"],
+            &["run", "-p", "hunter2"],
+            &["run", "-phunter2"],
+            &["run", "--log.tokn=hunter2"],
+            &["run", "--log.tokn", "hunter2"],
+            &["show", "--pasword", "hunter2"],
+        ] {
+            let said = report(words);
+            assert!(!said.contains("hunter2"), "{said}");
+            assert!(said.contains("1 problem"), "{said}");
+            assert!(!format!("{:?}", parsed(words)).contains("\"hunter2\"") || words[0] == "show");
+        }
+        let said = loaded(&["run", "--log.token=hunter2"]).unwrap_err();
+        assert!(said.contains("(secret), must not be given on the command line"), "{said}");
+        assert!(said.contains("use --log.token_file, or a variable"), "{said}");
+        assert!(!said.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_flag_without_a_usable_value_is_a_problem() {
+        let said = loaded(&["run", "--log.level"]).unwrap_err();
+        assert!(said.contains("log.level: must have a value, write --log.level=value"), "{said}");
+        let said = loaded(&["--log.level", "--verbose", "run"]).unwrap_err();
+        assert!(said.contains("must have a value"), "{said}");
+        let said = loaded(&["run", "--log.level="]).unwrap_err();
+        assert!(said.contains("must not be empty"), "{said}");
+        let said = loaded(&["run", "--log.level=a", "--log.level=b"]).unwrap_err();
+        assert!(said.contains("must be given once"), "{said}");
+        for bytes in [&[b"--log.level=\xff".to_vec()][..], &[b"--log.level".to_vec(), vec![0xff]]] {
+            let argv = [b"app".to_vec(), b"run".to_vec()].into_iter().chain(bytes.iter().cloned());
+            let flags = parse::<Cli>(argv.map(OsString::from_vec)).unwrap().flags;
+            let said = flags.none_expected().unwrap_err().to_string();
+            assert!(said.contains("log.level: must be UTF-8"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_command_without_configuration_refuses_settings() {
+        let said = report(&["run", "--log.level=x"]);
+        assert!(said.contains("--log.level: unknown argument, this command reads no"), "{said}");
+    }
+
+    #[test]
+    fn another_error_joins_what_was_noted() {
+        let said = report(&["--verbos", "show"]);
+        assert!(said.contains("--verbos: unknown argument"), "{said}");
+        assert!(said.contains("arguments: the following required arguments"), "{said}");
+    }
 }

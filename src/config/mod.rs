@@ -147,7 +147,7 @@ settings_for_tuples! {
 pub struct Sources {
     prefix: &'static str,
     file: FileSource,
-    variables: Vec<(OsString, OsString)>,
+    variables: redact::Hidden<Vec<(OsString, OsString)>>,
     flags: Flags,
 }
 
@@ -163,7 +163,8 @@ impl Sources {
     #[must_use]
     pub fn new(prefix: &'static str) -> Self {
         let file = FileSource::None;
-        Self { prefix, file, variables: Vec::new(), flags: Flags::default() }
+        let variables = redact::Hidden(Vec::new());
+        Self { prefix, file, variables, flags: Flags::default() }
     }
 
     /// The file that `--config` names. It must exist: a named file that is missing is a problem.
@@ -188,7 +189,8 @@ impl Sources {
         mut self,
         all: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
     ) -> Self {
-        self.variables = all.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let all = all.into_iter().map(|(name, value)| (name.into(), value.into()));
+        self.variables = redact::Hidden(all.collect());
         self
     }
 
@@ -229,7 +231,7 @@ pub fn load<S: Settings>(sources: Sources) -> Result<Loaded<S>, Problems> {
     let mut complete = from_file.problems.is_empty();
     problems.extend(from_file.problems);
     complete &= catalogue.admit(from_file.values, &mut values, &mut problems);
-    complete &= environment::admit(prefix, &variables, &catalogue, &mut values, &mut problems);
+    complete &= environment::admit(prefix, &variables.0, &catalogue, &mut values, &mut problems);
     complete &= arguments::admit(flags, &catalogue, &mut values, &mut problems);
 
     let mut reader = Reader::new(&catalogue, &values, problems, complete);

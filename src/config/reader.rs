@@ -277,7 +277,7 @@ fn shape_fault(kind: Kind, raw: &Raw) -> Option<Fault> {
     // An empty variable is usually an unset one that a template has filled in. Taking it for a
     // value, or for the default, would both be guesses.
     let empty = raw.text.is_empty();
-    empty.then(|| Fault::new("must not be empty", "leave it out to get the default"))
+    empty.then(|| Fault::new("must not be empty", "leave the key out instead"))
 }
 
 fn bounded<T: PartialEq + Copy>(

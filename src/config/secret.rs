@@ -94,8 +94,7 @@ impl Secret {
         let opened = std::fs::File::open(&file).map_err(unreadable)?;
         // The rights of what was opened, which a rename cannot change any more.
         let about = opened.metadata().map_err(unreadable)?;
-        let forbidden = if about.uid() == 0 { 0o037 } else { 0o077 };
-        if about.mode() & forbidden != 0 {
+        if too_open(about.uid(), about.mode()) {
             return Err(SecretError::TooOpen { file, mode: about.mode() & 0o7777 });
         }
         let mut bytes = Vec::new();
@@ -144,5 +143,113 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Secret({})", self.origin)
+    }
+}
+
+/// libpq's rule for private keys.
+fn too_open(owner: u32, mode: u32) -> bool {
+    let forbidden = if owner == 0 { 0o037 } else { 0o077 };
+    mode & forbidden != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use super::*;
+
+    fn private(file: &Path, content: impl AsRef<[u8]>) {
+        write(file, content).unwrap();
+        set_permissions(file, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn read(file: &Path) -> Result<Secret, SecretError> {
+        Secret::read(file.to_owned(), Origin::Flag("--a.b_file".to_owned()))
+    }
+
+    #[test]
+    fn one_line_break_at_the_end_is_not_part_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        for (content, value) in [
+            ("hunter2", "hunter2"),
+            ("hunter2\n", "hunter2"),
+            ("hunter2\r\n", "hunter2"),
+            ("hunter2\n\n", "hunter2\n"),
+            (" hunter2 \n", " hunter2 "),
+        ] {
+            private(&file, content);
+            assert_eq!(read(&file).unwrap().expose(), value, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_the_origin_only() {
+        let secret = Secret::new("hunter2", Origin::Variable("A__B".to_owned()));
+        assert_eq!(format!("{secret:?}"), "Secret(variable A__B)");
+    }
+
+    #[test]
+    fn a_file_is_read_again_and_a_value_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        private(&file, "old\n");
+        let secret = read(&file).unwrap();
+        // A rename, as secret managers do it.
+        let next = folder.path().join("next");
+        private(&next, "new\n");
+        std::fs::rename(&next, &file).unwrap();
+        let reloaded = secret.reload().unwrap();
+        assert_eq!((secret.expose(), reloaded.expose()), ("old", "new"));
+        assert_eq!(reloaded.origin(), secret.origin());
+        std::fs::remove_file(&file).unwrap();
+        assert!(matches!(reloaded.reload(), Err(SecretError::Unreadable { .. })));
+        let given = Secret::new("x", Origin::Default);
+        assert_eq!(given.reload().unwrap().expose(), "x");
+    }
+
+    #[test]
+    fn others_must_not_read_it() {
+        for (owner, mode, refused) in [
+            (1000, 0o100_600, false),
+            (1000, 0o100_400, false),
+            (1000, 0o100_640, true),
+            (1000, 0o100_604, true),
+            (0, 0o100_640, false),
+            (0, 0o100_660, true),
+            (0, 0o100_644, true),
+        ] {
+            assert_eq!(too_open(owner, mode), refused, "{owner} {mode:o}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        private(&file, "hunter2");
+        set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        let error = read(&file).unwrap_err().to_string();
+        assert!(error.contains("open to other users (mode 0644): chmod 0600"), "{error}");
+        assert!(!error.contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_no_secret_file_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(read(folder.path()), Err(SecretError::NotAFile { .. })));
+        let file = folder.path().join("secret");
+        let error = read(&file).unwrap_err().to_string();
+        assert!(error.contains("secret\" cannot be read: No such file"), "{error}");
+        for content in ["", "\n", "\r\n"] {
+            private(&file, content);
+            assert!(matches!(read(&file), Err(SecretError::Empty { .. })), "{content:?}");
+        }
+        private(&file, b"hunter2\xff");
+        let error = read(&file).unwrap_err();
+        assert!(matches!(error, SecretError::NotUtf8 { .. }));
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+        private(&file, "x".repeat(64 * 1024));
+        assert_eq!(read(&file).unwrap().expose().len(), 64 * 1024);
+        private(&file, "x".repeat(64 * 1024 + 1));
+        assert!(matches!(read(&file), Err(SecretError::TooLarge { .. })));
     }
 }

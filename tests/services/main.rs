@@ -7,4 +7,9 @@
 
 mod cluster_kafka;
 mod cluster_postgres;
+mod cluster_standby;
+mod cluster_tls;
+mod cluster_warden;
 mod harness;
+mod run;
+mod shipped;

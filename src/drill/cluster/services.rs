@@ -18,7 +18,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::fetch::{Item, PINNED, Progress, bring, find_on_path, is_executable, services_folder};
+use super::fetch::{
+    DEBIAN_PROGRAMS, Item, PINNED, Progress, bring, find_on_path, is_executable, services_folder,
+};
 use super::kafka;
 
 /// The major versions that postrider works with.
@@ -90,7 +92,12 @@ pub fn fetch(progress: Progress<'_>) -> Result<()> {
         Some(given) => progress(&format!("kafka: not fetched, this machine has {}", given.version)),
         None => items.extend([&kafka::Jars as &dyn Item, &warmth]),
     }
-    bring(&services.folder, &items, progress)
+    bring(&services.folder, &items, progress)?;
+    // Last, as they may fail on a machine that is no Debian; the servers are there by then.
+    for program in &DEBIAN_PROGRAMS {
+        program.bring(&services.folder, progress)?;
+    }
+    Ok(())
 }
 
 /// Where to look.
@@ -125,6 +132,15 @@ impl Services {
                  in POSTRIDER_PG_BIN (looked there, on PATH, in {} and /usr/lib/postgresql)",
                 self.folder.display()
             )
+        })
+    }
+
+    /// A program that comes from Debian (`psql`, `promtool`), or an error that names its package.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        let known = DEBIAN_PROGRAMS.iter().find(|known| known.program == name);
+        let known = known.with_context(|| format!("{name} is not among what we fetch"))?;
+        known.find(&self.folder).with_context(|| {
+            format!("{name} is not here: run `make services`, or {}", known.way_out())
         })
     }
 
