@@ -18,8 +18,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::harness::{blocking, kafka, unique, unique_topic, wait_until};
 
-/// The promise is 5 s for one broker, on a machine that has nothing else to do: measured are 1.2 s,
-/// and 3.7 s for three. This is what a build and other servers beside it may make of that.
+/// The promise is 5 s for one broker, on a machine that has nothing else to do: measured are 1.0 s,
+/// and 2.5 s for three. This is what a build and other servers beside it may make of that.
 const BOOT_SLACK: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(30);
 

@@ -11,7 +11,8 @@
 //! Guarantee: no process and no folder outlives the process that made them, also after a panic,
 //! Ctrl-C or `kill -9` of it.
 //! Bounded by: every wait takes a deadline and fails naming what it waited for.
-//! Tested by: `tests/services/cluster_postgres.rs` and `tests/services/cluster_warden.rs`.
+//! Tested by: `tests/services/cluster_postgres.rs`, `tests/services/cluster_kafka.rs` and
+//! `tests/services/cluster_warden.rs`.
 
 pub mod certificates;
 pub mod fetch;
