@@ -6,11 +6,12 @@
 )]
 
 mod check;
+mod cluster_kafka;
 mod cluster_postgres;
 mod cluster_standby;
 mod cluster_tls;
 mod cluster_warden;
 mod harness;
+mod load;
 mod run;
 mod shipped;
-mod load;
