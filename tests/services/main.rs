@@ -10,3 +10,8 @@ mod cluster_standby;
 mod cluster_tls;
 mod cluster_warden;
 mod harness;
+mod migrations;
+mod outbox;
+mod outbox_sql;
+mod pool;
+mod postgres;
