@@ -40,8 +40,11 @@
 
 pub mod backoff;
 pub mod config;
+pub mod daemon;
 pub mod drill;
 pub mod event;
 pub mod lsn;
+pub mod observe;
 pub mod outbox;
 pub mod postgres;
+pub mod relay;

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use postrider::drill::cluster::fetch::{DEBIAN_PROGRAMS, DebianProgram};
 use postrider::drill::cluster::{self, Postgres, PostgresOptions, RunDir, Services};
 
 /// Starts real Postgres and Kafka on loopback, breaks them on purpose, and counts what arrived.
@@ -68,10 +69,10 @@ fn list() -> anyhow::Result<()> {
         let (version, origin) = (&postgres.version, postgres.origin);
         println!("postgres {version}: {} ({origin})", postgres.bin.display());
     }
-    for program in ["psql", "promtool"] {
+    for DebianProgram { program, .. } in DEBIAN_PROGRAMS {
         match services.program(program) {
             Ok(path) => println!("{program}: {}", path.display()),
-            Err(error) => println!("{program}: {error:#}"),
+            Err(error) => println!("{error:#}"),
         }
     }
     Ok(())

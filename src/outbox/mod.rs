@@ -21,9 +21,11 @@
 //! Tested by: `tests/services/outbox.rs`.
 
 mod event;
+mod inspect;
 mod table;
 
 pub use event::{Event, PAYLOAD_BYTES_DEFAULT, Payload, Refusal, TYPE_BYTES_MAX};
+pub use inspect::{Defect, inspect};
 pub use table::{PayloadColumn, TableName, TableNameError};
 
 use table::Statements;

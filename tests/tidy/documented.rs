@@ -2,7 +2,7 @@
 
 use crate::tree::{Finding, Tree};
 
-pub fn check(tree: &Tree) -> Vec<Finding> {
+pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(hops(tree));
     findings

@@ -119,7 +119,9 @@ impl RunDir {
         let name = folder.to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let copy = self.path.join("bin").join(name);
         if !copy.exists() {
-            fs::create_dir_all(copy.parent().expect("it was just joined"))?;
+            let copies = self.path.join("bin");
+            fs::create_dir_all(&copies)?;
+            fs::set_permissions(&copies, Permissions::from_mode(0o755))?;
             copy_tree(folder, &copy)?;
         }
         Ok(copy)
@@ -183,9 +185,11 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn start_warden(path: &Path) -> io::Result<Child> {
+    // As a file it is one short line in `ps`; the shell has read it whole when it removes it.
+    let script = path.join("warden.sh");
+    fs::write(&script, WARDEN)?;
     Command::new("/bin/sh")
-        .args(["-c", WARDEN, "postrider-warden"])
-        .arg(path)
+        .args([script.as_path(), path])
         .current_dir("/")
         .stdin(Stdio::piped())
         // It must not keep our own output open: who reads that waits for its end.
@@ -242,6 +246,24 @@ mod tests {
         assert!(bystander.try_wait().unwrap().is_none());
         bystander.kill().unwrap();
         bystander.wait().unwrap();
+    }
+
+    #[test]
+    fn binaries_in_a_private_folder_are_copied_for_another_account() {
+        let run = RunDir::create().unwrap();
+        let home = tempfile::tempdir_in("/tmp").unwrap();
+        let bin = home.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::write(bin.join("server"), "x").unwrap();
+        for path in [bin.as_path(), home.path()] {
+            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        }
+        assert_eq!(run.reachable(&bin).unwrap(), bin, "anybody can enter it");
+        fs::set_permissions(home.path(), Permissions::from_mode(0o700)).unwrap();
+        let reached = run.reachable(&bin).unwrap();
+        assert_eq!(reached.starts_with(run.path()), run.account().is_some());
+        assert!(reached.join("server").is_file());
+        assert_eq!(run.reachable(&bin).unwrap(), reached, "copied once");
     }
 
     #[test]
