@@ -415,3 +415,17 @@ async fn every_supported_version_is_known_for_what_it_is() {
         assert_eq!(session.server_version().major(), u32::from(version));
     }
 }
+
+#[tokio::test]
+async fn the_systems_authorities_did_not_sign_ours() {
+    let scene = scene().await;
+    let text = format!("{} sslrootcert=system", scene.with_password());
+    // A machine without any is told so; with some, ours is not among them.
+    match connector(&text) {
+        Err(error) => assert!(error.to_string().contains("install ca-certificates"), "{error}"),
+        Ok(connector) => {
+            let error = connector.connect().await.unwrap_err();
+            assert!(matches!(error.failure(), ConnectFailure::TlsUnknownAuthority(_)), "{error:?}");
+        }
+    }
+}
