@@ -15,3 +15,5 @@ mod outbox;
 mod outbox_sql;
 mod pool;
 mod postgres;
+mod run;
+mod shipped;
