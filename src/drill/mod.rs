@@ -12,3 +12,4 @@ pub mod cluster;
 pub mod history;
 pub mod load;
 pub mod proxy;
+pub mod up;
