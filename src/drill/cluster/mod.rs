@@ -25,6 +25,7 @@ mod services;
 mod wait;
 
 pub use certificates::{Certificates, Identity};
+pub use kafka::{Kafka, KafkaOptions};
 pub use port::free_port;
 pub use postgres::{
     Access, PASSWORD, Postgres, PostgresOptions, Rows, ServerTls, Shutdown, StandbyOptions,
