@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use postrider::drill::cluster::fetch::{DEBIAN_PROGRAMS, DebianProgram};
+use postrider::drill::cluster::kafka::Installation;
 use postrider::drill::cluster::{self, Postgres, PostgresOptions, RunDir, Services};
 
 /// Starts real Postgres and Kafka on loopback, breaks them on purpose, and counts what arrived.
@@ -68,6 +69,14 @@ fn list() -> anyhow::Result<()> {
     for postgres in services.all_postgres() {
         let (version, origin) = (&postgres.version, postgres.origin);
         println!("postgres {version}: {} ({origin})", postgres.bin.display());
+    }
+    match Installation::find() {
+        Ok(Installation { version, jars, origin, warm, java }) => {
+            let warm = if warm.is_some() { "" } else { ", without its first start's archive" };
+            let java = format!("Java {} at {}", java.version, java.program.display());
+            println!("kafka {version}: {} ({origin}{warm}), {java}", jars.display());
+        }
+        Err(error) => println!("kafka: {error:#}"),
     }
     for DebianProgram { program, .. } in DEBIAN_PROGRAMS {
         match services.program(program) {

@@ -79,7 +79,7 @@ impl Watch {
 
     async fn look(&self) -> Found {
         let looking = async {
-            let session = self.pool.get().await.map_err(|error| chain(&error))?;
+            let session = self.pool.get().await.map_err(|error| error.to_string())?;
             let found = inspect(&session, &self.outbox.table).await;
             found.map_err(|error| chain(&error))
         };

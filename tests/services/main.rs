@@ -6,8 +6,11 @@
 )]
 
 mod check;
+mod cluster_kafka;
 mod cluster_postgres;
 mod cluster_standby;
 mod cluster_tls;
 mod cluster_warden;
 mod harness;
+mod run;
+mod shipped;

@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use super::fetch::{
     DEBIAN_PROGRAMS, Item, PINNED, Progress, bring, find_on_path, is_executable, services_folder,
 };
+use super::kafka;
 
 /// The major versions that postrider works with.
 pub const POSTGRES_VERSIONS: [u16; 6] = [13, 14, 15, 16, 17, 18];
@@ -84,6 +85,12 @@ pub fn fetch(progress: Progress<'_>) -> Result<()> {
         } else {
             items.push(pinned);
         }
+    }
+    // Before anything is fetched: without a Java of sufficient age Kafka would be of no use.
+    let warmth = kafka::Warmth::new(&services.folder)?;
+    match kafka::Installation::given()? {
+        Some(given) => progress(&format!("kafka: not fetched, this machine has {}", given.version)),
+        None => items.extend([&kafka::Jars as &dyn Item, &warmth]),
     }
     bring(&services.folder, &items, progress)?;
     // Last, as they may fail on a machine that is no Debian; the servers are there by then.
