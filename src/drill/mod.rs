@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod cluster;
+pub mod command;
 pub mod history;
 pub mod load;
 pub mod proxy;

@@ -50,13 +50,21 @@ pub fn up(length: Option<Duration>, say: &dyn Fn(&str)) -> Result<()> {
         ("postgres", format!("{url}  (version {POSTGRES}, pid {})", postgres.pid()?)),
         ("kafka", format!("{}  (version {})", kafka.bootstrap(), kafka.version())),
         ("outbox", format!("table public.outbox, publication postrider: {}", made.trim())),
-        ("postrider", format!("http://{admin}/  (pid {}: it watches, and publishes nothing yet)", relay.pid())),
+        (
+            "postrider",
+            format!(
+                "http://{admin}/  (pid {}: it watches, and publishes nothing yet)",
+                relay.pid()
+            ),
+        ),
         ("logs, data", run.path().display().to_string()),
     ];
     for (what, place) in rows {
         say(&format!("  {what:<11} {place}"));
     }
-    say(&format!("\ntry, in another terminal:\n\n  psql {url} -c '\\d outbox'\n  curl http://{admin}/ready\n"));
+    say(&format!(
+        "\ntry, in another terminal:\n\n  psql {url} -c '\\d outbox'\n  curl http://{admin}/ready\n"
+    ));
     say(&match length {
         Some(length) => format!("this ends by itself in {} s, or with Ctrl-C", length.as_secs()),
         None => "Ctrl-C ends everything and leaves nothing behind".to_owned(),
@@ -115,7 +123,9 @@ fn relay(run: &Arc<RunDir>, program: &Path, url: &str, admin: SocketAddr) -> Res
         folder,
     };
     let relay = Process::spawn(run, launch)?;
-    relay.wait_until(READY_DEADLINE, "a 200 from postrider's /ready", || Ok(ready(admin).then_some(())))?;
+    relay.wait_until(READY_DEADLINE, "a 200 from postrider's /ready", || {
+        Ok(ready(admin).then_some(()))
+    })?;
     Ok(relay)
 }
 

@@ -32,5 +32,5 @@ pub use postgres::{
 };
 pub use process::{Launch, Process};
 pub use run_dir::{Account, RunDir};
-pub use services::{Origin, POSTGRES_VERSIONS, PostgresBinaries, Services, fetch};
+pub use services::{Origin, POSTGRES_VERSIONS, PostgresBinaries, Services, fetch, listing};
 pub use wait::wait_until;

@@ -100,6 +100,35 @@ pub fn fetch(progress: Progress<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What [`Services::find`] finds, a line each, for people.
+///
+/// # Errors
+///
+/// A folder that somebody named is not what it should be.
+pub fn listing() -> Result<String> {
+    let services = Services::find()?;
+    let mut lines = vec![format!("services folder: {}", services.folder().display())];
+    for postgres in services.all_postgres() {
+        let (version, origin) = (&postgres.version, postgres.origin);
+        lines.push(format!("postgres {version}: {} ({origin})", postgres.bin.display()));
+    }
+    lines.push(match kafka::Installation::find() {
+        Ok(kafka::Installation { version, jars, origin, warm, java }) => {
+            let warm = if warm.is_some() { "" } else { ", without its first start's archive" };
+            let java = format!("Java {} at {}", java.version, java.program.display());
+            format!("kafka {version}: {} ({origin}{warm}), {java}", jars.display())
+        }
+        Err(error) => format!("kafka: {error:#}"),
+    });
+    for program in &DEBIAN_PROGRAMS {
+        lines.push(match services.program(program.program) {
+            Ok(path) => format!("{}: {}", program.program, path.display()),
+            Err(error) => format!("{error:#}"),
+        });
+    }
+    Ok(lines.join("\n"))
+}
+
 /// Where to look.
 struct Places {
     named: Option<std::ffi::OsString>,

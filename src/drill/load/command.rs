@@ -18,7 +18,7 @@ use super::{Mix, Options};
 pub struct LoadCommand {
     /// Database to write to: a postgres:// URL or a libpq connection string
     #[arg(long, value_name = "URL")]
-    pub url: String,
+    pub postgres: String,
     /// File for the history; it must not exist yet
     #[arg(long, value_name = "FILE", default_value = "history.ndjson")]
     pub history: PathBuf,
@@ -86,7 +86,7 @@ impl LoadCommand {
             mix,
             count: self.count,
             duration: self.seconds.map(Duration::from_secs),
-            ..Options::new(&self.url, self.seed, self.rate, self.history)
+            ..Options::new(&self.postgres, self.seed, self.rate, self.history)
         }
     }
 }
@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn arguments_become_options() {
-        let alone = Alone::parse_from(["load", "--url", "host=x", "--seconds", "3", "--keys", "9"]);
+        let alone =
+            Alone::parse_from(["load", "--postgres", "host=x", "--seconds", "3", "--keys", "9"]);
         let options = alone.load.options();
         assert_eq!(options.duration, Some(Duration::from_secs(3)));
         assert_eq!(options.mix, Mix { keys: 9, ..Mix::default() });
