@@ -84,7 +84,7 @@ fn run(file: ConfigFile, flags: Flags) -> ExitCode {
         print!("{}", loaded.effective);
         return Exit::Clean.into();
     }
-    let (process, postgres, outbox, mappings) = loaded.settings;
+    let (process, postgres, mappings, outbox) = loaded.settings;
     daemon::run("postrider", process, async |assembly| {
         relay::build(assembly, &postgres, &outbox, &mappings)
     })

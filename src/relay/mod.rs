@@ -25,7 +25,7 @@ use route::Mappings;
 use watch::Watch;
 
 /// What `postrider run` and `postrider init --apply` read: one file serves both.
-pub type RunConfig = (ProcessConfig, PostgresConfig, OutboxConfig, Mappings);
+pub type RunConfig = (ProcessConfig, PostgresConfig, Mappings, OutboxConfig);
 
 /// How the outbox is watched. Which tables it has, and what becomes of their rows, is in
 /// [`Mappings`].

@@ -86,7 +86,7 @@ impl Watch {
 
     async fn look(&self) -> Found {
         let looking = async {
-            let session = self.pool.get().await.map_err(|error| chain(&error))?;
+            let session = self.pool.get().await.map_err(|error| error.to_string())?;
             let mut defects: Vec<Defect> = Vec::new();
             for table in &self.tables {
                 let found = inspect(&session, table).await.map_err(|error| chain(&error))?;
