@@ -86,7 +86,7 @@ fn run(file: ConfigFile, flags: Flags) -> ExitCode {
     }
     let (process, postgres, mappings, outbox) = loaded.settings;
     daemon::run("postrider", process, async |assembly| {
-        relay::build(assembly, &postgres, &outbox, &mappings)
+        relay::build(assembly, &postgres, &outbox, mappings)
     })
 }
 

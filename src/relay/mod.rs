@@ -60,7 +60,7 @@ pub fn build(
     assembly: &mut Assembly,
     postgres: &PostgresConfig,
     outbox: &OutboxConfig,
-    mappings: &Mappings,
+    mappings: Mappings,
 ) -> Result<(), Failure> {
     tracing::warn!("this version watches the outbox and publishes nothing yet");
     let pool = postgres.pool("relay").map_err(Failure::configuration)?;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::route::Mappings;
+use super::route::{Mapping, Mappings};
 use crate::backoff::{Backoff, Delays};
 use crate::daemon::{Failure, chain};
 use crate::observe::{Condition, Readiness};
-use crate::outbox::{Defect, TableName, inspect};
+use crate::outbox::{Defect, inspect};
 use crate::postgres::Pool;
 
 /// How long connections in use may take to come back when we leave. Nobody but the look uses one.
@@ -30,7 +30,7 @@ enum Found {
 /// The watching task.
 pub(super) struct Watch {
     pool: Pool,
-    tables: Vec<TableName>,
+    mappings: Mappings,
     check_interval: Duration,
     postgres_condition: Condition,
     outbox_condition: Condition,
@@ -42,7 +42,7 @@ impl Watch {
         readiness: &Readiness,
         pool: Pool,
         check_interval: Duration,
-        mappings: &Mappings,
+        mappings: Mappings,
     ) -> Self {
         let retries = Backoff::try_new(Duration::from_millis(100), Duration::from_secs(5), 0.5)
             .expect("the bounds are in order")
@@ -51,7 +51,7 @@ impl Watch {
             postgres_condition: readiness.condition("postgres", "not asked yet"),
             outbox_condition: readiness.condition("outbox", "not looked at yet"),
             pool,
-            tables: mappings.all().iter().map(|mapping| mapping.table.clone()).collect(),
+            mappings,
             check_interval,
             retries,
         }
@@ -88,9 +88,9 @@ impl Watch {
         let looking = async {
             let session = self.pool.get().await.map_err(|error| error.to_string())?;
             let mut defects: Vec<Defect> = Vec::new();
-            for table in &self.tables {
-                let found = inspect(&session, table).await.map_err(|error| chain(&error))?;
-                for defect in found {
+            for mapping in self.mappings.all() {
+                let found = inspect(&session, &mapping.table, &mapping.required_columns()).await;
+                for defect in found.map_err(|error| chain(&error))? {
                     // What is wrong with the server is found with each table.
                     if !defects.contains(&defect) {
                         defects.push(defect);
@@ -117,7 +117,7 @@ impl Watch {
                 self.postgres_condition.ready();
                 let lines: Vec<String> = defects.iter().map(ToString::to_string).collect();
                 if lines.is_empty() {
-                    for table in &self.tables {
+                    for Mapping { table, .. } in self.mappings.all() {
                         tracing::info!(%table, "outbox {table} is fine");
                     }
                     self.outbox_condition.ready();

@@ -145,6 +145,17 @@ pub enum Reaction {
 }
 
 impl Mapping {
+    /// The columns that no row can be routed without.
+    #[must_use]
+    pub fn required_columns(&self) -> Vec<&str> {
+        let own = [&self.id, &self.route_by, &self.key, &self.payload].map(String::as_str);
+        let placed = self.placements.iter().map(|one| one.column.as_str());
+        let placed = placed.filter(|_| self.missing == Missing::Error);
+        let extras = self.extras.columns().filter(|(_, missing)| *missing == Missing::Error);
+        let all = own.into_iter().chain(self.timestamp.as_deref()).chain(placed);
+        all.chain(extras.map(|(column, _)| column)).collect()
+    }
+
     /// What is to be done about a change that is no new event.
     #[must_use]
     pub fn on_change(&self, change: Change) -> Reaction {

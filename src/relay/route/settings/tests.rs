@@ -63,6 +63,20 @@ fn every_option_is_read() {
 }
 
 #[test]
+fn the_columns_needed_are_those_that_must_be_there() {
+    let of = |toml: &str| {
+        let mappings = mappings(&format!("[outbox]\n{toml}")).unwrap();
+        mappings.all()[0].required_columns().join(" ")
+    };
+    let own = "id aggregatetype aggregateid payload";
+    assert_eq!(of(""), own);
+    let placed = "placement = 'a:header,b:partition'\ncolumn_timestamp = 'at'\n";
+    assert_eq!(of(placed), format!("{own} at a b"));
+    assert_eq!(of(&format!("{placed}placement_missing = 'ignore'")), format!("{own} at"));
+    assert_eq!(of("header_trace = true"), format!("{own} traceparent"));
+}
+
+#[test]
 fn a_further_table_inherits_what_it_leaves_out() {
     let toml = r#"[outbox]
         column_key = "k"
