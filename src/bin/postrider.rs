@@ -5,53 +5,14 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
 use postrider::config::arguments::{self, ArgumentsError, Flags};
 use postrider::config::{Loaded, Problems, Settings, Sources, load};
 use postrider::daemon::{self, Exit, chain};
+use postrider::relay::command::{Command, ConfigFile, PREFIX, Postrider};
 use postrider::relay::{self, InitError, Part, RunConfig};
 
-const PREFIX: &str = "POSTRIDER";
-
-/// Relays a Postgres outbox table into Kafka, each committed row exactly once.
-///
-/// This version lays the ground: `run` watches the outbox and publishes nothing yet.
-#[derive(Parser)]
-#[command(name = "postrider", version, max_term_width = 80, after_help = arguments::help(PREFIX))]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Watch the outbox: readiness, metrics, orderly stop (relaying comes next)
-    Run(ConfigFile),
-    /// Print the SQL and the settings around the outbox, or apply the table
-    Init {
-        /// What to print
-        #[arg(value_enum, default_value_t)]
-        part: Part,
-        /// Create the table and its publication in the configured database
-        #[arg(long)]
-        apply: bool,
-        #[command(flatten)]
-        file: ConfigFile,
-    },
-}
-
-#[derive(clap::Args)]
-struct ConfigFile {
-    /// The configuration, in TOML; docs/configuration.md describes every key
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print the values in effect and where each comes from, without secrets
-    #[arg(long)]
-    print_config: bool,
-}
-
 fn main() -> ExitCode {
-    let parsed = arguments::parse::<Cli>(std::env::args_os());
+    let parsed = arguments::parse::<Postrider>(std::env::args_os());
     let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(ArgumentsError::Clap(error)) => {

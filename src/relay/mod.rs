@@ -16,6 +16,7 @@ use crate::observe::PoolUse;
 use crate::outbox::TableName;
 use crate::postgres::{Pool, PostgresConfig};
 
+pub mod command;
 mod init;
 mod watch;
 
