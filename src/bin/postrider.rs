@@ -1,7 +1,8 @@
 //! `postrider`: parses, loads the configuration, assembles, and maps the result to an exit code.
-#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a command's own output")]
+#![expect(clippy::print_stderr, reason = "a command's own output")]
 
 use std::error::Error;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -42,7 +43,7 @@ fn run(file: ConfigFile, flags: Flags) -> ExitCode {
         Err(problems) => return usage(&problems),
     };
     if print {
-        print!("{}", loaded.effective);
+        say(&loaded.effective);
         return Exit::Clean.into();
     }
     let (process, postgres, outbox) = loaded.settings;
@@ -52,15 +53,15 @@ fn run(file: ConfigFile, flags: Flags) -> ExitCode {
 fn init(part: Part, apply: bool, file: ConfigFile, flags: Flags) -> Result<(), InitError> {
     if !apply && !file.print_config {
         flags.none_expected()?;
-        print!("{}", part.text());
+        say(part.text());
         return Ok(());
     }
     let loaded = settle::<RunConfig>(file.config, flags)?;
     if file.print_config {
-        print!("{}", loaded.effective);
+        say(&loaded.effective);
         return Ok(());
     }
-    println!("{}", relay::apply_once(part, &loaded.settings.1)?);
+    say(&format!("{}\n", relay::apply_once(part, &loaded.settings.1)?));
     Ok(())
 }
 
@@ -71,4 +72,9 @@ fn settle<S: Settings>(file: Option<PathBuf>, flags: Flags) -> Result<Loaded<S>,
 fn usage(error: &dyn Error) -> ExitCode {
     eprintln!("postrider: {error}");
     Exit::Usage.into()
+}
+
+/// To standard output. A reader that is gone, such as `head`, has seen enough.
+fn say(text: &str) {
+    std::io::stdout().write_all(text.as_bytes()).ok();
 }
