@@ -47,4 +47,6 @@ pub mod lsn;
 pub mod observe;
 pub mod outbox;
 pub mod postgres;
+#[cfg(test)]
+mod property;
 pub mod relay;

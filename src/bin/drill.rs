@@ -1,6 +1,7 @@
 //! `drill`: parses, dispatches, and maps the result to an exit code.
-#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a command's own output")]
+#![expect(clippy::print_stderr, reason = "a command's own output")]
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,12 +26,15 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<u8> {
-    let say = |line: &str| println!("{line}");
+    // A reader that is gone, such as `head`, has seen enough.
+    let say = |line: &str| {
+        writeln!(std::io::stdout(), "{line}").ok();
+    };
     match command {
         Command::Services(Services::Fetch) => cluster::fetch(&|line| eprintln!("{line}"))?,
         Command::Services(Services::List) => say(&cluster::listing()?),
         Command::Up { seconds } => up::up(seconds.map(Duration::from_secs), &say)?,
-        Command::Load(load) => println!("{}", runtime()?.block_on(until_told(load))?),
+        Command::Load(load) => say(&runtime()?.block_on(until_told(load))?.to_string()),
         Command::Check(args) => return Ok(runtime()?.block_on(check::run(args)).exit_code()),
         Command::Linger { version, how } => how.linger(version, &say)?,
     }

@@ -15,6 +15,7 @@ use crate::daemon::{Assembly, Failure, ProcessConfig};
 use crate::observe::PoolUse;
 use crate::postgres::{Pool, PostgresConfig};
 
+pub mod command;
 mod init;
 pub mod route;
 mod watch;
