@@ -125,8 +125,6 @@ fn a_pattern_is_bounded() {
 /// Random patterns from Java's alphabet: a rule or a refusal, never a panic.
 #[test]
 fn any_pattern_gives_a_rule_or_a_refusal() {
-    let seed = fastrand::u64(..);
-    let mut random = fastrand::Rng::with_seed(seed);
     let parts = [
         "a",
         "(",
@@ -156,15 +154,14 @@ fn any_pattern_gives_a_rule_or_a_refusal() {
         "\u{10ffff}",
         "0",
     ];
-    for _ in 0..4000 {
+    for seed in crate::property::seeds() {
+        let mut random = fastrand::Rng::with_seed(seed);
         let mut text = |most| -> String {
             (0..random.usize(..most)).map(|_| parts[random.usize(..parts.len())]).collect()
         };
         let (regex, replacement, topic) = (text(12), text(6), text(6));
         if let Ok(rule) = rule(&regex, &replacement) {
-            // A panic names the seed through this text.
-            let applied = std::panic::catch_unwind(|| rule.apply(&topic));
-            assert!(applied.is_ok(), "seed {seed}: {regex:?} {replacement:?} {topic:?}");
+            assert!(rule.apply(&topic).len() < 10_000);
         }
     }
 }
