@@ -18,8 +18,8 @@ create table if not exists outbox (
         constraint outbox_type_size check (octet_length(type) between 1 and 1024),
     payload json
         constraint outbox_payload_size check (octet_length(payload::text) <= 983040),
-    -- The identity belongs to the parent, so a row that is written into a partition directly has no
-    -- seq and is refused: writers go through the parent.
+    -- The identity is the parent's. Before 17 partitions do not inherit it, so a row that is written
+    -- into a partition directly has no seq and is refused: writers go through the parent.
     seq bigint not null generated always as identity,
     txid xid8 not null default pg_current_xact_id(),
     created_at timestamptz not null default clock_timestamp(),

@@ -47,5 +47,7 @@ pub mod lsn;
 pub mod observe;
 pub mod outbox;
 pub mod postgres;
+#[cfg(test)]
+mod property;
 pub mod relay;
 pub mod replication;

@@ -1,57 +1,19 @@
 //! `postrider`: parses, loads the configuration, assembles, and maps the result to an exit code.
-#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a command's own output")]
+#![expect(clippy::print_stderr, reason = "a command's own output")]
 
 use std::error::Error;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
 use postrider::config::arguments::{self, ArgumentsError, Flags};
 use postrider::config::{Loaded, Problems, Settings, Sources, load};
 use postrider::daemon::{self, Exit, chain};
+use postrider::relay::command::{Command, ConfigFile, PREFIX, Postrider};
 use postrider::relay::{self, InitError, Part, RunConfig};
 
-const PREFIX: &str = "POSTRIDER";
-
-/// Relays a Postgres outbox table into Kafka, each committed row exactly once.
-///
-/// This version lays the ground: `run` watches the outbox and publishes nothing yet.
-#[derive(Parser)]
-#[command(name = "postrider", version, max_term_width = 80, after_help = arguments::help(PREFIX))]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Watch the outbox: readiness, metrics, orderly stop (relaying comes next)
-    Run(ConfigFile),
-    /// Print the SQL and the settings around the outbox, or apply the table
-    Init {
-        /// What to print
-        #[arg(value_enum, default_value_t)]
-        part: Part,
-        /// Create the table and its publication in the configured database
-        #[arg(long)]
-        apply: bool,
-        #[command(flatten)]
-        file: ConfigFile,
-    },
-}
-
-#[derive(clap::Args)]
-struct ConfigFile {
-    /// The configuration, in TOML; docs/configuration.md describes every key
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print the values in effect and where each comes from, without secrets
-    #[arg(long)]
-    print_config: bool,
-}
-
 fn main() -> ExitCode {
-    let parsed = arguments::parse::<Cli>(std::env::args_os());
+    let parsed = arguments::parse::<Postrider>(std::env::args_os());
     let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(ArgumentsError::Clap(error)) => {
@@ -81,25 +43,27 @@ fn run(file: ConfigFile, flags: Flags) -> ExitCode {
         Err(problems) => return usage(&problems),
     };
     if print {
-        print!("{}", loaded.effective);
+        say(&loaded.effective);
         return Exit::Clean.into();
     }
-    let (process, postgres, outbox) = loaded.settings;
-    daemon::run("postrider", process, async |assembly| relay::build(assembly, &postgres, outbox))
+    let (process, postgres, mappings, outbox) = loaded.settings;
+    daemon::run("postrider", process, async |assembly| {
+        relay::build(assembly, &postgres, &outbox, mappings)
+    })
 }
 
 fn init(part: Part, apply: bool, file: ConfigFile, flags: Flags) -> Result<(), InitError> {
     if !apply && !file.print_config {
         flags.none_expected()?;
-        print!("{}", part.text());
+        say(part.text());
         return Ok(());
     }
     let loaded = settle::<RunConfig>(file.config, flags)?;
     if file.print_config {
-        print!("{}", loaded.effective);
+        say(&loaded.effective);
         return Ok(());
     }
-    println!("{}", relay::apply_once(part, &loaded.settings.1)?);
+    say(&format!("{}\n", relay::apply_once(part, &loaded.settings.1)?));
     Ok(())
 }
 
@@ -110,4 +74,9 @@ fn settle<S: Settings>(file: Option<PathBuf>, flags: Flags) -> Result<Loaded<S>,
 fn usage(error: &dyn Error) -> ExitCode {
     eprintln!("postrider: {error}");
     Exit::Usage.into()
+}
+
+/// To standard output. A reader that is gone, such as `head`, has seen enough.
+fn say(text: &str) {
+    std::io::stdout().write_all(text.as_bytes()).ok();
 }

@@ -10,9 +10,6 @@ use tokio_postgres::Client;
 
 use super::TableName;
 
-/// Debezium's columns: without one of them no row can be routed.
-const ROUTED_COLUMNS: [&str; 5] = ["id", "aggregatetype", "aggregateid", "type", "payload"];
-
 /// Something that stands in the way of relaying, or will when it matters most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Defect {
@@ -25,7 +22,7 @@ pub enum Defect {
     /// It is unlogged or temporary: its rows never reach the log.
     NotLogged(TableName),
     /// Columns that routing needs are not there.
-    LacksColumns(TableName, Vec<&'static str>),
+    LacksColumns(TableName, Vec<String>),
     /// No publication announces its inserts.
     NotPublished(TableName),
 }
@@ -53,7 +50,8 @@ impl fmt::Display for Defect {
             ),
             Self::LacksColumns(table, columns) => write!(
                 f,
-                "{table} lacks the column(s) {}: `postrider init` prints the whole table",
+                "{table} lacks the column(s) {}: `postrider init` prints the whole table, \
+                 docs/routing.md says how to name others",
                 columns.join(", ")
             ),
             Self::NotPublished(table) => write!(
@@ -65,7 +63,8 @@ impl fmt::Display for Defect {
     }
 }
 
-/// Everything that is wrong with `table` as an outbox; empty means that it is fine.
+/// Everything that is wrong with `table` as an outbox whose rows are routed by the columns `routed`;
+/// empty means that it is fine.
 ///
 /// # Errors
 ///
@@ -73,6 +72,7 @@ impl fmt::Display for Defect {
 pub async fn inspect(
     client: &Client,
     table: &TableName,
+    routed: &[&str],
 ) -> Result<Vec<Defect>, tokio_postgres::Error> {
     const SERVER: &str = "select current_setting('wal_level')";
     let wal_level: String = client.query_one(SERVER, &[]).await?.try_get(0)?;
@@ -105,9 +105,10 @@ pub async fn inspect(
         defects.push(Defect::NotLogged(table.clone()));
     }
     let columns: Vec<String> = row.try_get(2)?;
-    let lacking: Vec<&str> = ROUTED_COLUMNS
-        .into_iter()
-        .filter(|needed| !columns.iter().any(|column| column == needed))
+    let lacking: Vec<String> = routed
+        .iter()
+        .filter(|needed| !columns.iter().any(|column| column == *needed))
+        .map(|needed| (*needed).to_owned())
         .collect();
     if !lacking.is_empty() {
         defects.push(Defect::LacksColumns(table.clone(), lacking));

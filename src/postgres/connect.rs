@@ -283,7 +283,11 @@ impl fmt::Debug for Connector {
 
 impl Materials {
     fn read(settings: &Settings, password: Option<&PasswordSource>) -> Result<Self, MaterialError> {
-        let tls = tls::client_config(&settings.tls)?.map(MakeRustlsConnect::new);
+        let tcp = |server: &Server| matches!(server.place, Place::Tcp { .. });
+        let tls = match settings.servers.iter().any(tcp) {
+            true => tls::client_config(&settings.tls)?.map(MakeRustlsConnect::new),
+            false => None,
+        };
         let given = match password {
             Some(source) => Some(source().map_err(MaterialError::Password)?),
             None => settings.password.clone(),

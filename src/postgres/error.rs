@@ -60,7 +60,8 @@ impl ConnectError {
     /// Whether trying again later may help without anybody changing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.attempts.iter().any(|attempt| attempt.failure.is_transient())
+        // A refusal for good ends the search, so it is the last one if there is any.
+        self.failure().is_transient()
     }
 }
 

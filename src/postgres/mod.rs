@@ -14,7 +14,7 @@
 //! and verified as asked, and in no transaction; no secret is printed.
 //! Bounded by: `connect_timeout` for each server, [`settings::HOSTS_MAX`] servers, the pool's size and
 //! wait, the session's limits, [`migrations::Patience`].
-//! Tested by: `tests/services/postgres.rs`, `tests/services/migrations.rs`.
+//! Tested by: `tests/services/postgres.rs`, `tests/services/pool.rs`, `tests/services/migrations.rs`.
 
 mod connect;
 mod error;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult, TimeoutType};
 use deadpool::{Runtime, managed::Object};
 
+use tokio_postgres::SimpleQueryMessage;
+
 use super::connect::Connector;
 use super::error::{ConnectError, MaterialError};
 use super::session::{ServerVersion, Session};
@@ -189,22 +191,22 @@ impl managed::Manager for Manager {
 
     /// One round trip that proves two things: the connection lives, and the last user left no
     /// transaction open. Inside an old transaction the two clocks differ, and inside an aborted one the
-    /// query fails. It cannot be mended here what somebody began there, so the connection is dropped.
+    /// query fails. What somebody began there cannot be mended here, so the connection is dropped.
+    /// By simple query, since with the other protocol the clocks differ in every transaction.
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<ConnectError> {
         const FRESH: &str = "select now() = statement_timestamp()";
         if session.is_closed() {
             return Err(RecycleError::message("closed"));
         }
-        let answer = tokio::time::timeout(CHECK_TIMEOUT, session.query_typed_one(FRESH, &[])).await;
-        let row = match answer {
-            Ok(Ok(row)) => row,
+        let messages = match tokio::time::timeout(CHECK_TIMEOUT, session.simple_query(FRESH)).await
+        {
+            Ok(Ok(messages)) => messages,
             Ok(Err(error)) => return Err(RecycleError::message(error.to_string())),
             Err(_) => return Err(RecycleError::message("no answer in time")),
         };
-        match row.try_get(0) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(RecycleError::message("left in a transaction")),
-            Err(error) => Err(RecycleError::message(error.to_string())),
-        }
+        let fresh = messages.iter().any(
+            |message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")),
+        );
+        if fresh { Ok(()) } else { Err(RecycleError::message("left in a transaction")) }
     }
 }

@@ -13,58 +13,42 @@ use std::time::Duration;
 use crate::config::{Key, Kind, Reader, Section};
 use crate::daemon::{Assembly, Failure, ProcessConfig};
 use crate::observe::PoolUse;
-use crate::outbox::TableName;
 use crate::postgres::{Pool, PostgresConfig};
 
+pub mod command;
 mod init;
+pub mod route;
 mod watch;
 
 pub use init::{InitError, Part, apply_once};
 
+use route::Mappings;
 use watch::Watch;
 
 /// What `postrider run` and `postrider init --apply` read: one file serves both.
-pub type RunConfig = (ProcessConfig, PostgresConfig, OutboxConfig);
+pub type RunConfig = (ProcessConfig, PostgresConfig, Mappings, OutboxConfig);
 
-/// Which table is the outbox.
+/// How the outbox is watched. Which tables it has, and what becomes of their rows, is in
+/// [`Mappings`].
 #[derive(Debug, Clone)]
 pub struct OutboxConfig {
-    /// The table.
-    pub table: TableName,
     /// How often to look whether it is as it should be.
     pub check_interval: Duration,
 }
 
 impl Section for OutboxConfig {
-    const KEYS: &'static [Key] = &[
-        Key {
-            path: "outbox.table",
-            kind: Kind::Text,
-            default: Some("public.outbox"),
-            help: "The outbox table, as `schema.table`. Names are taken as written, upper case \
-                   included.",
-        },
-        Key {
-            path: "outbox.check_interval",
-            kind: Kind::Duration,
-            default: Some("10s"),
-            help: "How often to look whether server and table are as they should be; `/ready` says \
+    const KEYS: &'static [Key] = &[Key {
+        path: "outbox.check_interval",
+        kind: Kind::Duration,
+        default: Some("10s"),
+        help: "How often to look whether server and table are as they should be; `/ready` says \
                    what was found.",
-        },
-    ];
+    }];
 
     fn read(raw: &mut Reader<'_>) -> Option<Self> {
-        let table = raw.text("outbox.table");
         let range = Duration::from_millis(100)..=Duration::from_secs(3600);
         let check_interval = raw.duration("outbox.check_interval", range);
-        let table = match table?.parse::<TableName>() {
-            Ok(table) => Some(table),
-            Err(error) => {
-                raw.problem("outbox.table", "must be table or schema.table", error.to_string());
-                None
-            }
-        };
-        Some(Self { table: table?, check_interval: check_interval? })
+        Some(Self { check_interval: check_interval? })
     }
 }
 
@@ -76,12 +60,13 @@ impl Section for OutboxConfig {
 pub fn build(
     assembly: &mut Assembly,
     postgres: &PostgresConfig,
-    outbox: OutboxConfig,
+    outbox: &OutboxConfig,
+    mappings: Mappings,
 ) -> Result<(), Failure> {
     tracing::warn!("this version watches the outbox and publishes nothing yet");
     let pool = postgres.pool("relay").map_err(Failure::configuration)?;
     watch_pool(assembly, &pool);
-    let watch = Watch::new(&assembly.readiness, pool, outbox);
+    let watch = Watch::new(&assembly.readiness, pool, outbox.check_interval, mappings);
     assembly.tasks.work("outbox watch", |stop| watch.run(stop));
     Ok(())
 }

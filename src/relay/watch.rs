@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::OutboxConfig;
+use super::route::{Mapping, Mappings};
 use crate::backoff::{Backoff, Delays};
 use crate::daemon::{Failure, chain};
 use crate::observe::{Condition, Readiness};
@@ -15,7 +15,7 @@ use crate::postgres::Pool;
 /// How long connections in use may take to come back when we leave. Nobody but the look uses one.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A look is three catalog queries. A server that needs longer does not answer, whatever TCP says.
+/// A look is three catalog queries a table. A server that needs longer does not answer, whatever TCP says.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What one look found.
@@ -30,14 +30,20 @@ enum Found {
 /// The watching task.
 pub(super) struct Watch {
     pool: Pool,
-    outbox: OutboxConfig,
+    mappings: Mappings,
+    check_interval: Duration,
     postgres_condition: Condition,
     outbox_condition: Condition,
     retries: Delays,
 }
 
 impl Watch {
-    pub(super) fn new(readiness: &Readiness, pool: Pool, outbox: OutboxConfig) -> Self {
+    pub(super) fn new(
+        readiness: &Readiness,
+        pool: Pool,
+        check_interval: Duration,
+        mappings: Mappings,
+    ) -> Self {
         let retries = Backoff::try_new(Duration::from_millis(100), Duration::from_secs(5), 0.5)
             .expect("the bounds are in order")
             .delays(fastrand::u64(..));
@@ -45,7 +51,8 @@ impl Watch {
             postgres_condition: readiness.condition("postgres", "not asked yet"),
             outbox_condition: readiness.condition("outbox", "not looked at yet"),
             pool,
-            outbox,
+            mappings,
+            check_interval,
             retries,
         }
     }
@@ -62,7 +69,7 @@ impl Watch {
                 Found::Unreachable(_) => self.retries.next_delay(),
                 Found::Outbox(_) => {
                     self.retries.reset();
-                    self.outbox.check_interval
+                    self.check_interval
                 }
             };
             last = Some(found);
@@ -79,9 +86,18 @@ impl Watch {
 
     async fn look(&self) -> Found {
         let looking = async {
-            let session = self.pool.get().await.map_err(|error| chain(&error))?;
-            let found = inspect(&session, &self.outbox.table).await;
-            found.map_err(|error| chain(&error))
+            let session = self.pool.get().await.map_err(|error| error.to_string())?;
+            let mut defects: Vec<Defect> = Vec::new();
+            for mapping in self.mappings.all() {
+                let found = inspect(&session, &mapping.table, &mapping.required_columns()).await;
+                for defect in found.map_err(|error| chain(&error))? {
+                    // What is wrong with the server is found with each table.
+                    if !defects.contains(&defect) {
+                        defects.push(defect);
+                    }
+                }
+            }
+            Ok::<_, String>(defects)
         };
         match timeout(LOOK_TIMEOUT, looking).await {
             Ok(Ok(defects)) => Found::Outbox(defects),
@@ -101,7 +117,9 @@ impl Watch {
                 self.postgres_condition.ready();
                 let lines: Vec<String> = defects.iter().map(ToString::to_string).collect();
                 if lines.is_empty() {
-                    tracing::info!(table = %self.outbox.table, "outbox {} is fine", self.outbox.table);
+                    for Mapping { table, .. } in self.mappings.all() {
+                        tracing::info!(%table, "outbox {table} is fine");
+                    }
                     self.outbox_condition.ready();
                 } else {
                     lines.iter().for_each(|line| tracing::warn!("outbox: {line}"));

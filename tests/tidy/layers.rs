@@ -4,7 +4,7 @@ use crate::imports::named_paths;
 use crate::masked::{masked, without_tests};
 use crate::tree::{Finding, Tree, line_of};
 
-const GROUND: [&str; 4] = ["lsn", "backoff", "failpoint", "event"];
+const GROUND: [&str; 5] = ["lsn", "backoff", "failpoint", "event", "property"];
 
 /// A module, and what it may import besides itself and the ground. Upper layers come last.
 const MAY_IMPORT: [(&str, &[&str]); 13] = [
