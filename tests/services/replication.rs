@@ -303,7 +303,7 @@ async fn a_large_value_is_read_through_and_its_row_arrives_without_it() {
 }
 
 #[tokio::test]
-async fn a_million_reads_cut_short_lose_no_row() {
+async fn reads_cut_short_lose_no_row() {
     let (database, client, slot) = outbox(18).await;
     let mut stream = open(&database).await.start(&Start::new(&slot, Lsn::ZERO, "p")).await.unwrap();
     stream.set_behind(true);
