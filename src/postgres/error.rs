@@ -76,11 +76,9 @@ impl std::fmt::Display for ConnectError {
     }
 }
 
-impl StdError for ConnectError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.failure().source()
-    }
-}
+// No source: the text above holds every cause already, and a caller that prints the whole chain
+// would repeat it. `failure()` gives the parts.
+impl StdError for ConnectError {}
 
 /// What kept one server from giving a connection.
 #[derive(Debug, thiserror::Error)]

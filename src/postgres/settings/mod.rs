@@ -295,11 +295,22 @@ impl Settings {
     pub fn parse(text: &str, environment: &Environment) -> Result<Self, SettingsError> {
         let mut problems = Vec::new();
         let mut given = environment.values.clone();
+        // A password that should have been quoted falls apart into what look like parameters.
+        let mut behind_password = false;
         for (name, value) in text::pairs(text)? {
             match known(&name, &value) {
                 Ok(name) => {
+                    behind_password = name == "password" || name == "sslpassword";
                     given.insert(name, value);
                 }
+                Err(_) if behind_password => problems.push(SettingProblem {
+                    parameter: "password".to_owned(),
+                    problem:
+                        "is followed by an unknown parameter, which is not shown because it may \
+                              be a piece of it; write 'a password with spaces' in quotes, and in a \
+                              URL & as %26"
+                            .to_owned(),
+                }),
                 Err(problem) => problems.push(SettingProblem { parameter: name, problem }),
             }
         }

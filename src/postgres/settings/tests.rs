@@ -95,6 +95,17 @@ fn values_that_change_nothing_are_taken() {
 }
 
 #[test]
+fn pieces_of_an_unquoted_password_are_not_shown() {
+    for text in
+        ["host=a user=u password=my hunter2=x hunter3=y", "postgres://u@a/d?password=my&hunter2=x"]
+    {
+        let error = Settings::parse(text, &Environment::empty()).unwrap_err().to_string();
+        assert!(!error.contains("hunter"), "{error}");
+        assert!(error.contains("password: is followed by an unknown parameter"), "{error}");
+    }
+}
+
+#[test]
 fn each_refusal_names_its_parameter_and_the_way_out() {
     for (text, words) in [
         ("user=u", "host: missing; name the server"),
