@@ -127,7 +127,9 @@ impl RunDir {
         Ok(copy)
     }
 
-    /// The processes that work in `folder` (this run directory or a part of it), by pid.
+    /// The processes of ours that work in `folder` (this run directory or a part of it), by pid.
+    ///
+    /// Somebody's shell that went there to look at a log is none of them: see `is_ours`.
     pub fn processes_in(folder: &Path) -> Vec<i32> {
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         entries
@@ -136,6 +138,7 @@ impl RunDir {
             // A zombie has no working directory any more, so it does not count.
             .filter(|pid| {
                 fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder))
+                    && is_ours(*pid)
             })
             .collect()
     }
@@ -169,6 +172,22 @@ impl Drop for RunDir {
             fs::remove_dir_all(&self.path).ok();
         }
     }
+}
+
+/// Whether a process in a run directory was started by us, as far as sessions tell: a server has no
+/// terminal or shares our session; a shell leads a session with a terminal, and what it starts
+/// belongs to that one. `warden.sh` has the same rule.
+fn is_ours(pid: i32) -> bool {
+    // (session, terminal): the fields behind the name, which may hold anything.
+    let of = |pid: i32| -> Option<(i32, i32)> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let mut fields = rest.split(' ').skip(3);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    let us = i32::try_from(std::process::id()).ok().and_then(of);
+    let Some((session, terminal)) = of(pid) else { return false };
+    terminal == 0 || (session != pid && us.is_some_and(|(ours, _)| ours == session))
 }
 
 /// Copies a tree with owners, modes, times and links; as a reflink where the file system can.
@@ -231,6 +250,31 @@ mod tests {
         assert!(!escaped.wait().unwrap().success());
         assert!(!frozen.wait().unwrap().success());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_shell_that_looks_around_is_spared_by_warden_and_drop() {
+        for warden_lives in [true, false] {
+            let run = RunDir::create().unwrap();
+            let looking = format!("cd {} && echo inside && exec sleep 600", run.path().display());
+            // `script` gives its command a terminal and a session of its own.
+            let mut script = Command::new("script")
+                .args(["--quiet", "--command", &looking, "/dev/null"])
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut inside = [0; 6];
+            std::io::Read::read_exact(script.stdout.as_mut().unwrap(), &mut inside).unwrap();
+            if !warden_lives {
+                run.warden.lock().unwrap().kill().unwrap();
+            }
+            drop(run);
+            assert!(script.try_wait().unwrap().is_none(), "warden lives: {warden_lives}");
+            script.kill().unwrap();
+            script.wait().unwrap();
+        }
     }
 
     #[test]
