@@ -19,7 +19,6 @@ test-full: test ## what takes longer: wide property tests, release build, a time
 	DEMO_SECONDS=10 $(MAKE) demo
 
 demo: preflight services ## start Postgres and Kafka, make the outbox table, say what runs where
-	$(CARGO) build $(LOCKED) --bins
 	./target/debug/drill up
 
 services: build ## fetch Postgres 13-18, Kafka, psql and promtool once, into .services
@@ -38,5 +37,7 @@ lint:
 tidy: ## the house style alone
 	$(CARGO) test $(LOCKED) --test tidy
 
+# Always all targets: tests give some dependencies more features, and a build without them would
+# compile those again, back and forth.
 build:
 	$(CARGO) build $(LOCKED) --all-targets
