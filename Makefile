@@ -17,6 +17,7 @@ test: preflight format lint build services ## everything that must hold before a
 test-full: test ## what takes longer: wide property tests, release build, a timed demo
 	POSTRIDER_PROPERTY_SECONDS=20 $(CARGO) test $(LOCKED) --lib
 	DEMO_SECONDS=10 $(MAKE) demo
+	$(CARGO) build $(LOCKED) --release --bins
 
 demo: preflight services ## start Postgres and Kafka, make the outbox table, say what runs where
 	./target/debug/drill up
