@@ -18,6 +18,8 @@ use crate::postgres::{Pool, PostgresConfig};
 
 pub mod command;
 mod init;
+pub mod machine;
+pub mod progress;
 mod watch;
 
 pub use init::{InitError, Part, apply_once};

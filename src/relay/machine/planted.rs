@@ -1,0 +1,43 @@
+//! Planted bugs: one for each step of the safety argument, to show that the simulation sees it.
+//!
+//! Outside of tests there is no way to switch one on, and the compiler removes them.
+
+/// A step left out or done wrongly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only tests switch one on"))]
+pub(super) enum Planted {
+    /// The server is told before Kafka has committed.
+    AcknowledgeBeforeCommit,
+    /// Fencing does not wait for the slot.
+    FenceBeforeSlot,
+    /// `<=` in the skip rule.
+    SkipRule,
+    /// One transactional id is left to the relay before us.
+    OneIdNotFenced,
+    /// Progress is read before fencing only.
+    ReadBeforeFence,
+    /// A keepalive is confirmed although something before it is not committed.
+    FollowBusy,
+    /// A commit that failed is taken for one that worked.
+    TrustDoubt,
+}
+
+/// Which bug is on, if any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Switch {
+    #[cfg(test)]
+    pub(super) on: Option<Planted>,
+}
+
+impl Switch {
+    #[cfg(test)]
+    pub(super) fn is(self, bug: Planted) -> bool {
+        self.on == Some(bug)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the test build looks into it")]
+    pub(super) const fn is(self, _bug: Planted) -> bool {
+        false
+    }
+}
