@@ -40,16 +40,14 @@ impl Machine {
                 self.refuse_rows(turn, message);
                 state
             }
-            State::Waiting { .. }
-            | State::Reading { .. }
+            // A stream that nobody has started: the connection is not to be trusted.
+            State::Reading { .. }
             | State::Founding
             | State::Identifying { .. }
             | State::Tracing { .. }
             | State::Starting { .. }
-            | State::Standby { .. }
-            | State::Paused { .. }
-            | State::Holding
-            | State::Left => self.restart(turn),
+            | State::Standby { .. } => self.restart(turn),
+            State::Waiting { .. } | State::Paused { .. } | State::Holding | State::Left => state,
         }
     }
 
@@ -98,7 +96,9 @@ impl Machine {
             return;
         }
         if reply_requested {
-            stream.asked = stream.asked.saturating_add(1);
+            // A server that misses nothing from us merely asks whether we live.
+            let waited_for = !stream.quiet() || stream.following().is_some();
+            stream.asked = if waited_for { stream.asked.saturating_add(1) } else { 0 };
             if stream.asked >= self.limits.stopping_keepalives {
                 stream.stopping.get_or_insert(turn.now);
             }
@@ -247,9 +247,6 @@ impl Machine {
         stream.outstanding = 0;
         stream.asked = 0;
         stream.stopping = None;
-        if stream.following().is_none() && stream.quiet() {
-            stream.follow = None;
-        }
         if !paused {
             self.resuming = false;
         }
