@@ -12,7 +12,7 @@ pub(super) enum Planted {
     FenceBeforeSlot,
     /// `<=` in the skip rule.
     SkipRule,
-    /// One transactional id is left to the relay before us.
+    /// An id that only the relay before us was configured to use is left to it.
     OneIdNotFenced,
     /// Progress is read before fencing only.
     ReadBeforeFence,

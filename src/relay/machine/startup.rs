@@ -137,8 +137,8 @@ impl Machine {
         let inflow = Inflow::new(ground.progress.position(), self.planted);
         let held = Held { ground, inflow, status_due: turn.now + self.limits.status_interval };
         let until = turn.now + self.limits.step_timeout;
-        let first = u8::from(self.planted.is(Planted::OneIdNotFenced));
-        turn.act(Action::Fence { ids: first..=IDS - 1 });
+        let ids = if self.planted.is(Planted::OneIdNotFenced) { self.limits.ids } else { IDS };
+        turn.act(Action::Fence { ids: 0..=ids - 1 });
         State::Fencing { held, until }
     }
 

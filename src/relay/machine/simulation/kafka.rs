@@ -114,8 +114,8 @@ impl Kafka {
     }
 
     /// Where the readers are: every transaction before it is complete.
-    pub(super) fn reached(&self) -> Row {
-        self.next
+    pub(super) fn reached(&self, log: &[Committed]) -> Row {
+        skip_ended(self.next, log)
     }
 
     /// The last record that a reader sees without waiting.
@@ -180,8 +180,7 @@ impl Kafka {
             Request::With(id, ask) => {
                 let id = usize::from(id);
                 if self.channels[channel].epochs[id] != Some(self.epochs[id]) {
-                    // Whose relay has given it up, or has died.
-                    self.zombies_fenced += u64::from(!self.channels[channel].heard);
+                    self.zombies_fenced += 1;
                     return Ok(Outcome::Refused);
                 }
                 self.ask(id, ask, log, now)

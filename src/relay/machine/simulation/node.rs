@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::kafka::{Ask, Request};
+use super::kafka::{Ask, Request, rows_before};
 use super::postgres::Row;
 use super::{Seen, World};
 use crate::backoff::Backoff;
@@ -283,8 +283,8 @@ impl World {
     fn status(&mut self, at: usize, flush: Lsn) {
         let Some(connection) = self.nodes[at].connection else { return };
         let position = Position { lsn: flush, index: 0 };
-        let (told, have) =
-            (super::kafka::rows_before(position, &self.postgres.log), self.kafka.reached());
+        let log = &self.postgres.log;
+        let (told, have) = (rows_before(position, log), self.kafka.reached(log));
         self.check(told <= have, || format!("acknowledged {told:?}, Kafka has {have:?}"));
         self.postgres.connections[connection].statuses.push_back(flush);
     }
