@@ -42,7 +42,7 @@ fn progress_committed_apart_from_its_rows_is_caught() {
 
 #[test]
 fn one_id_not_fenced_is_caught() {
-    expect_caught(Some(Planted::OneIdNotFenced), false, &["twice", "out of order", "lost"]);
+    expect_caught(Some(Planted::OneIdNotFenced), false, &["twice", "out of order", "held"]);
 }
 
 #[test]
