@@ -86,9 +86,11 @@ pub struct Identity {
     pub xlogpos: Lsn,
 }
 
-/// The slot, while we hold it.
+/// The slot, all of it as of one moment: one row of `pg_replication_slots`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotReport {
+    /// `active_pid` is our own walsender's: the slot is still held by us, whatever we believe.
+    pub ours: bool,
     /// `confirmed_flush_lsn`.
     pub confirmed_flush: Lsn,
     /// The end of the log now: a standby's IDENTIFY_SYSTEM may be long ago.

@@ -35,7 +35,8 @@
 //! 6. Progress is read again *after* fencing, up to the high watermark: fencing completes a commit
 //!    that was already decided, and only then nobody but us can write another record.
 //! 7. While the slot is held and nothing is acknowledged, `confirmed_flush` cannot move: above
-//!    progress means that somebody acknowledged rows that Kafka does not have. Stop.
+//!    progress means that somebody acknowledged rows that Kafka does not have. Stop. That the slot
+//!    *is* held must be seen in the same look: a frozen relay may have lost it, and then it stands by.
 //! 8. A Kafka transaction carries its own progress, last: rows and progress commit together, and a
 //!    transaction cut short by a straggler lacks the record rather than the rows.
 //! 9. The skip rule: see `published_of` in `inflow`.

@@ -18,6 +18,8 @@ pub(super) enum Planted {
     ReadBeforeFence,
     /// A keepalive is confirmed although something before it is not committed.
     FollowBusy,
+    /// The slot is looked at without asking whether it is still ours.
+    InspectUnheld,
     /// A commit that failed is taken for one that worked.
     TrustDoubt,
 }

@@ -176,6 +176,10 @@ impl Machine {
     }
 
     /// The last check, while the slot is held (reason 7), and "go".
+    ///
+    /// A relay that was frozen on this path may have lost the slot without knowing it. The relay
+    /// after it has acknowledged since, what it published since: that is no reason for a Stop, but
+    /// to stand by. So the server must say, in the same row, that the slot is ours.
     fn inspected(
         &mut self,
         turn: &mut Turn<'_>,
@@ -183,6 +187,9 @@ impl Machine {
         record: Progress,
         report: SlotReport,
     ) -> State {
+        if !report.ours && !self.planted.is(Planted::InspectUnheld) {
+            return self.restart(turn);
+        }
         if let Err(stop) = self.verdict(&held, &record, report) {
             return self.hold(turn, stop);
         }

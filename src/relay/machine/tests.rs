@@ -35,7 +35,7 @@ fn identity() -> Identity {
 }
 
 fn report() -> SlotReport {
-    SlotReport { confirmed_flush: Lsn(START), xlogpos: Lsn(5_000) }
+    SlotReport { ours: true, confirmed_flush: Lsn(START), xlogpos: Lsn(5_000) }
 }
 
 /// A machine, a clock that only the test moves, and short words.
@@ -482,6 +482,21 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
+fn a_slot_that_is_no_longer_ours_is_no_reason_to_stop() {
+    let mut bench = Bench::new();
+    bench.tick();
+    let record = || Answer::Progress(Some(Box::new(progress(START, 0))));
+    bench.answer(record());
+    bench.answer(Answer::Identified(identity()));
+    bench.answer(Answer::Started);
+    bench.answer(Answer::Fenced);
+    bench.answer(record());
+    let lost = SlotReport { ours: false, confirmed_flush: Lsn(START + 500), ..report() };
+    assert_eq!(bench.answer(Answer::Slot(lost)), [Action::Reset]);
+    assert_eq!(bench.machine.phase(), Phase::Waiting);
+}
+
+#[test]
 fn after_a_failover_progress_goes_on_up_to_the_switch_point() {
     let promoted = Identity { timeline: 2, ..identity() };
     let at = |lsn, index| {
@@ -534,7 +549,7 @@ fn any_input(random: &mut fastrand::Rng, attempt: u64) -> Input {
     };
     let record = Progress { paused: random.u8(0..9) == 0, ..progress(one.0, random.u64(0..3)) };
     let identity = Identity { timeline: random.u32(1..=2), ..identity() };
-    let slot = SlotReport { confirmed_flush: one, xlogpos: two };
+    let slot = SlotReport { ours: random.u8(0..5) > 0, confirmed_flush: one, xlogpos: two };
     let answers = [
         Answer::Progress(random.bool().then(|| Box::new(record))),
         Answer::Founded,

@@ -321,7 +321,7 @@ impl World {
                 }
                 return;
             }
-            Question::Inspect => Answer::Slot(self.postgres.report()),
+            Question::Inspect => Answer::Slot(self.postgres.report(self.nodes[at].connection)),
         };
         self.post(at, |attempt| Input::Answer(attempt, answer));
     }

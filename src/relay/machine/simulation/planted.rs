@@ -59,3 +59,8 @@ fn following_a_keepalive_in_the_middle_of_something_is_caught() {
 fn taking_a_doubtful_commit_for_a_commit_is_caught() {
     expect_caught(Some(Planted::TrustDoubt), false, &["lost", "acknowledged"]);
 }
+
+#[test]
+fn looking_at_a_slot_that_is_no_longer_ours_is_caught() {
+    expect_caught(Some(Planted::InspectUnheld), false, &["held"]);
+}

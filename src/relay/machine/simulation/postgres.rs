@@ -90,8 +90,12 @@ impl Postgres {
         Identity { system_id: "7".to_owned(), timeline: self.timeline, xlogpos: Lsn(self.end) }
     }
 
-    pub(super) fn report(&self) -> SlotReport {
-        SlotReport { confirmed_flush: Lsn(self.confirmed), xlogpos: Lsn(self.end) }
+    pub(super) fn report(&self, asking: Option<usize>) -> SlotReport {
+        SlotReport {
+            ours: self.active.is_some() && self.active == asking,
+            confirmed_flush: Lsn(self.confirmed),
+            xlogpos: Lsn(self.end),
+        }
     }
 
     pub(super) fn connect(&mut self, node: usize) -> usize {
