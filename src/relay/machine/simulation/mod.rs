@@ -40,6 +40,8 @@ struct World {
     planted: Option<Planted>,
     progress_apart: bool,
     calm: bool,
+    /// How late stragglers are: one in so many chances.
+    lag: u16,
     violation: Option<String>,
     cover: Cover,
 }
@@ -97,6 +99,7 @@ impl World {
             planted,
             progress_apart,
             calm: false,
+            lag: random.u16(1..300),
             violation: None,
             cover: Cover::default(),
             random,
@@ -184,7 +187,7 @@ impl World {
         self.now += self.random.u64(0..=2);
         self.kafka.expire(self.now);
         let at = self.random.usize(0..self.nodes.len());
-        match self.random.u8(0..20) {
+        match self.random.u8(0..24) {
             0 if writing => self.postgres.write(&mut self.random),
             1 if writing && self.random.u8(0..3) == 0 => {
                 self.postgres.write_other(&mut self.random);
@@ -192,13 +195,26 @@ impl World {
             0..=6 => self.send(),
             7..=10 => self.node(at, Self::read),
             11..=13 => self.broker(),
-            14 => self.answer(at),
-            15..=16 => self.node(at, Self::open_inbox),
-            17 => self.node(at, Self::tick),
-            18 => self.tick_when_due(at),
+            14..=16 => {
+                if let Some(at) = self.someone(|node| !node.questions.is_empty()) {
+                    self.answer(at);
+                }
+            }
+            17..=20 => {
+                if let Some(at) = self.someone(|node| !node.inbox.is_empty()) {
+                    self.node(at, Self::open_inbox);
+                }
+            }
+            21 => self.node(at, Self::tick),
+            22 => self.tick_when_due(at),
             _ => self.confirm(),
         }
         self.lose_the_frozen();
+    }
+
+    fn someone(&mut self, who: fn(&Node) -> bool) -> Option<usize> {
+        let first = self.random.usize(0..self.nodes.len());
+        around(first, self.nodes.len()).find(|at| who(&self.nodes[*at]))
     }
 
     /// Nothing reaches a process that is dead or frozen.
@@ -246,14 +262,14 @@ impl World {
 
     /// A broker carries out one request, of a relay that lives or of one long forgotten.
     fn broker(&mut self) {
-        let busy: Vec<usize> = (0..self.kafka.channels.len())
-            .filter(|at| !self.kafka.channels[*at].requests.is_empty())
-            .collect();
-        let Some(channel) = self.random.choice(busy) else { return };
+        let channels = &self.kafka.channels;
+        let first = self.random.usize(0..channels.len());
+        let busy = |at: &usize| !channels[*at].requests.is_empty();
+        let Some(channel) = around(first, channels.len()).find(busy) else { return };
         let sender = &self.kafka.channels[channel];
         let slow = !sender.heard || self.nodes[sender.node].frozen;
         // What the dead have sent is late, and the frozen send nothing but what was in flight.
-        if slow && self.random.u8(0..30) > 0 {
+        if slow && self.random.u16(0..self.lag) > 0 {
             return;
         }
         let front = self.kafka.channels[channel].requests.pop_front();
@@ -390,6 +406,11 @@ impl World {
             }
         }
     }
+}
+
+/// All of `count`, from `first` on.
+fn around(first: usize, count: usize) -> impl Iterator<Item = usize> {
+    (first..count).chain(0..first)
 }
 
 #[test]
