@@ -4,7 +4,6 @@
 
 /// A step left out or done wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "only tests switch one on"))]
 pub(super) enum Planted {
     /// The server is told before Kafka has committed.
     AcknowledgeBeforeCommit,
