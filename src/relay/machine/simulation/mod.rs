@@ -260,18 +260,20 @@ impl World {
         }
     }
 
-    /// A broker carries out one request, of a relay that lives or of one long forgotten.
-    fn broker(&mut self) {
+    /// What the dead have sent is late, and the frozen send nothing but what was in flight.
+    fn someone_sending(&mut self) -> Option<usize> {
         let channels = &self.kafka.channels;
         let first = self.random.usize(0..channels.len());
-        let busy = |at: &usize| !channels[*at].requests.is_empty();
-        let Some(channel) = around(first, channels.len()).find(busy) else { return };
-        let sender = &self.kafka.channels[channel];
-        let slow = !sender.heard || self.nodes[sender.node].frozen;
-        // What the dead have sent is late, and the frozen send nothing but what was in flight.
-        if slow && self.random.u16(0..self.lag) > 0 {
-            return;
-        }
+        around(first, channels.len()).find(|at| {
+            let channel = &channels[*at];
+            let slow = !channel.heard || self.nodes[channel.node].frozen;
+            !channel.requests.is_empty() && (!slow || self.random.u16(0..self.lag) == 0)
+        })
+    }
+
+    /// A broker carries out one request, of a relay that lives or of one long forgotten.
+    fn broker(&mut self) {
+        let Some(channel) = self.someone_sending() else { return };
         let front = self.kafka.channels[channel].requests.pop_front();
         let request = front.expect("only channels with requests were chosen");
         let commits = matches!(request, Request::With(_, Ask::Commit));
