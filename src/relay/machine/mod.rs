@@ -220,16 +220,16 @@ impl Machine {
             (state, Input::Pause) => self.pause(turn, state),
             (state, Input::Resume) => self.resume(turn, state),
             (state, Input::ServerStopping) => self.server_stopping(turn, state),
-            (state, Input::Answer(attempt, answer)) if attempt == self.attempt => {
+            (state, Input::Answer(attempt, answer)) if self.hears(attempt) => {
                 self.answered(turn, state, answer)
             }
-            (state, Input::Stream(attempt, message)) if attempt == self.attempt => {
+            (state, Input::Stream(attempt, message)) if self.hears(attempt) => {
                 self.streamed(turn, state, message)
             }
-            (state, Input::Failed(attempt, peer)) if attempt == self.attempt => {
+            (state, Input::Failed(attempt, peer)) if self.hears(attempt) => {
                 self.failed(turn, state, peer)
             }
-            (state, Input::Refused(attempt, stop)) if attempt == self.attempt => {
+            (state, Input::Refused(attempt, stop)) if self.hears(attempt) => {
                 self.refused(turn, state, stop)
             }
             // From a forgotten attempt: its connection, producers and rows are gone (reason 12).
@@ -238,6 +238,10 @@ impl Machine {
                 Input::Answer(..) | Input::Stream(..) | Input::Failed(..) | Input::Refused(..),
             ) => state,
         }
+    }
+
+    fn hears(&self, attempt: u64) -> bool {
+        attempt == self.attempt || self.planted.is(Planted::HearForgotten)
     }
 
     /// Forgets everything that is not in Kafka.

@@ -19,6 +19,8 @@ pub(super) enum Planted {
     FollowBusy,
     /// The slot is looked at without asking whether it is still ours.
     InspectUnheld,
+    /// Answers of forgotten attempts are taken for new ones.
+    HearForgotten,
     /// A commit that failed is taken for one that worked.
     TrustDoubt,
 }

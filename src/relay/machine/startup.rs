@@ -201,6 +201,8 @@ impl Machine {
         }
         let positions = Positions::starting_at(record.position(), inflow.received);
         let saved_paused = record.paused;
+        // Somebody else has resumed; a later pause is to be honoured.
+        self.resuming &= saved_paused;
         let base = Progress { timeline: ground.identity.timeline, paused: false, ..record };
         let mut stream = Box::new(Stream {
             inflow,
@@ -212,6 +214,7 @@ impl Machine {
             follow: None,
             follow_due: turn.now,
             status_due: turn.now,
+            proven: turn.now + self.limits.status_interval,
             pausing: false,
             asked: 0,
             stopping: None,

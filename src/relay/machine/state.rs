@@ -87,6 +87,8 @@ pub(super) struct Stream {
     pub(super) follow: Option<Lsn>,
     pub(super) follow_due: Duration,
     pub(super) status_due: Duration,
+    /// From here on, the start-up that led here counts as a success.
+    pub(super) proven: Duration,
     /// An operator wants a pause as soon as no part is open.
     pub(super) pausing: bool,
     /// Replies asked for since the last Kafka commit.

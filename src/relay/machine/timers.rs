@@ -141,6 +141,10 @@ impl Machine {
         if now >= stream.status_due {
             self.acknowledge(turn, &mut stream);
         }
+        if now >= stream.proven {
+            // An idle relay commits nothing, and yet the next trouble is a new one.
+            self.delays.reset();
+        }
         self.streaming(turn, stream)
     }
 
@@ -189,6 +193,8 @@ impl Machine {
         match state {
             State::Streaming(mut stream) => {
                 stream.pausing = true;
+                // A resume from before must not outlive this pause.
+                self.resuming = false;
                 self.streaming(turn, stream)
             }
             State::Waiting { .. }
@@ -214,6 +220,11 @@ impl Machine {
                 self.resuming = true;
                 self.begin(turn)
             }
+            // A paused relay is here for a moment at every look.
+            State::Reading { .. } => {
+                self.resuming = true;
+                state
+            }
             State::Holding => {
                 self.stop = None;
                 self.delays.reset();
@@ -224,7 +235,6 @@ impl Machine {
                 State::Streaming(stream)
             }
             State::Waiting { .. }
-            | State::Reading { .. }
             | State::Founding
             | State::Identifying { .. }
             | State::Tracing { .. }

@@ -187,7 +187,7 @@ impl World {
         self.now += self.random.u64(0..=2);
         self.kafka.expire(self.now);
         let at = self.random.usize(0..self.nodes.len());
-        match self.random.u8(0..24) {
+        match self.random.u8(0..25) {
             0 if writing => self.postgres.write(&mut self.random),
             1 if writing && self.random.u8(0..3) == 0 => {
                 self.postgres.write_other(&mut self.random);
@@ -207,6 +207,7 @@ impl World {
             }
             21 => self.node(at, Self::tick),
             22 => self.tick_when_due(at),
+            23 if self.random.u8(0..4) == 0 => self.node(at, Self::hear_late),
             _ => self.confirm(),
         }
         self.lose_the_frozen();

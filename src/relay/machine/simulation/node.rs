@@ -40,6 +40,8 @@ pub(super) struct Node {
     pub(super) channel: usize,
     pub(super) questions: VecDeque<Question>,
     pub(super) inbox: VecDeque<Input>,
+    /// Answers to questions of forgotten attempts, which come at any time, or never.
+    late: Vec<Input>,
 }
 
 pub(super) fn settings() -> Settings {
@@ -111,6 +113,7 @@ impl World {
             channel,
             questions: VecDeque::new(),
             inbox: VecDeque::new(),
+            late: Vec::new(),
         });
     }
 
@@ -129,6 +132,7 @@ impl World {
         self.forget(at);
         let node = &mut self.nodes[at];
         node.inbox.clear();
+        node.late.clear();
         node.running = false;
         node.frozen = false;
     }
@@ -249,10 +253,30 @@ impl World {
                 self.forget(at);
                 let attempt = self.nodes[at].machine.attempt();
                 self.nodes[at].channel = self.kafka.channel(at, attempt);
+                self.leave_answers(at, attempt - 1);
             }
             Action::FirstStart => self.fail("first start, but progress exists".to_owned()),
             Action::Hold(stop) => self.fail(format!("held: {stop}")),
             Action::Leave => self.die(at),
+        }
+    }
+
+    /// What other threads of the process still have to say about the attempt that has ended.
+    fn leave_answers(&mut self, at: usize, ended: u64) {
+        let answers = [Answer::Started, Answer::Fenced, Answer::Committed];
+        let answer = self.random.choice(answers).expect("there are three");
+        let node = &mut self.nodes[at];
+        node.late.clear();
+        node.late.extend(node.inbox.drain(..));
+        node.late.push(Input::Answer(ended, answer));
+        node.late.push(Input::Failed(ended, Peer::Kafka));
+    }
+
+    pub(super) fn hear_late(&mut self, at: usize) {
+        if !self.nodes[at].late.is_empty() {
+            let which = self.random.usize(0..self.nodes[at].late.len());
+            let input = self.nodes[at].late.swap_remove(which);
+            self.feed(at, input);
         }
     }
 

@@ -64,3 +64,8 @@ fn taking_a_doubtful_commit_for_a_commit_is_caught() {
 fn looking_at_a_slot_that_is_no_longer_ours_is_caught() {
     expect_caught(Some(Planted::InspectUnheld), false, &["held"]);
 }
+
+#[test]
+fn hearing_an_answer_to_a_forgotten_question_is_caught() {
+    expect_caught(Some(Planted::HearForgotten), false, &["lost", "acknowledged", "a standby"]);
+}

@@ -135,3 +135,35 @@ fn a_pause_is_written_and_honoured_and_a_resume_is_written_too() {
     let go = bench.answer(Answer::Slot(report()));
     assert_eq!(go, [status(START, START), Action::Begin { id: 0 }, commit(START, 0)]);
 }
+
+#[test]
+fn a_resume_does_not_outlive_the_next_pause() {
+    let mut bench = Bench::new();
+    bench.tick();
+    bench.input(Input::Resume);
+    let record = || Answer::Progress(Some(Box::new(progress(START, 0))));
+    let go = [Answer::Identified(identity()), Answer::Started, Answer::Fenced, record()];
+    bench.answer(record());
+    go.into_iter().for_each(|answer| drop(bench.answer(answer)));
+    bench.answer(Answer::Slot(report()));
+    bench.input(Input::Pause);
+    bench.answer(Answer::Committed);
+    bench.after(ms(2_000));
+    bench.answer(Answer::Progress(Some(Box::new(Progress { paused: true, ..progress(START, 0) }))));
+    assert_eq!(bench.machine.phase(), Phase::Paused);
+}
+
+#[test]
+fn a_relay_that_was_idle_for_long_retries_at_once() {
+    let mut bench = Bench::new();
+    for _ in 0..5 {
+        bench.now += ms(2_000);
+        bench.tick();
+        bench.fail(Peer::Postgres);
+    }
+    bench.now += ms(2_000);
+    bench.take_over(progress(START, 0));
+    bench.after(ms(10_000));
+    bench.fail(Peer::Postgres);
+    assert_eq!(bench.tick(), [Action::ReadProgress]);
+}

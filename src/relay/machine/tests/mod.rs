@@ -199,6 +199,11 @@ fn any_input_in_any_state_is_survived() {
                 let published = positions.published();
                 assert!(published >= Position::default() && positions.acked() <= published.lsn);
             }
+            bench.tick();
+            bench.tick();
+            bench.tick();
+            let (deadline, now) = (bench.machine.deadline(), bench.now);
+            assert!(deadline.is_none_or(|at| at > now), "the loop would spin: {deadline:?}");
             let kept = actions.iter().filter(|one| matches!(one, Action::Keep { .. })).count();
             assert!(kept <= usize::from(rows), "{actions:?}");
         }
