@@ -47,7 +47,8 @@ pub enum Stop {
     },
     /// The failover lost what was published.
     #[error(
-        "progress is at {at}, but timeline {timeline} ended at {switch}: the new primary lost commits that were published"
+        "progress is at {at}, but timeline {timeline} ended at {switch}: the new primary lost \
+         commits that were published"
     )]
     BeyondSwitch {
         /// In the record.
@@ -57,9 +58,10 @@ pub enum Stop {
         /// Where it ended.
         switch: Lsn,
     },
-    /// The server's log is shorter than the record says. Starting there would silently skip commits.
+    /// The server's log is shorter than the record says: from there it would silently skip commits.
     #[error(
-        "progress is at {at}, the server's log ends at {xlogpos}: the server was restored from a backup, or is another one"
+        "progress is at {at}, the server's log ends at {xlogpos}: the server was restored from a \
+         backup, or is another one"
     )]
     Ahead {
         /// In the record.
@@ -80,7 +82,10 @@ pub enum Stop {
         at: Lsn,
     },
     /// Progress went back, or vanished, while we looked.
-    #[error("progress was at {before} and is now at {}", .now.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string()))]
+    #[error(
+        "progress was at {before} and is now at {}",
+        .now.map_or_else(|| "nothing".to_owned(), |lsn| lsn.to_string())
+    )]
     WentBack {
         /// At the first reading.
         before: Lsn,
@@ -115,29 +120,37 @@ impl Stop {
     pub fn advice(&self) -> &str {
         match self {
             Self::Relay { .. } => {
-                "give each relay a name of its own, or move the progress with `postrider progress export` and `set`"
+                "give each relay a name of its own, or move the progress with `postrider progress \
+                 export` and `set`"
             }
             Self::Slot { .. } => {
-                "configure the slot that progress names, or set progress with `postrider progress set`"
+                "configure the slot that progress names, or set progress with `postrider progress \
+                 set`"
             }
             Self::Mode => {
                 "run it with mode = \"polling\", or stop the other relay and set progress"
             }
             Self::System { .. } | Self::Ahead { .. } => {
-                "point the relay at the right server; if this one is meant to replace it, see the runbook for restored backups, then `postrider progress set`"
+                "point the relay at the right server; if this one is meant to replace it, see the \
+                 runbook for restored backups, then `postrider progress set`"
             }
             Self::Timeline { .. } => "point the relay at the current primary",
             Self::BeyondSwitch { .. } => {
-                "compare the table with the topics, then `postrider progress set` to the switch point"
+                "compare the table with the topics, then `postrider progress set` to the switch \
+                 point"
             }
             Self::SlotAhead { .. } => {
-                "find who acknowledged or advanced the slot, or what happened to the progress topic; compare the table with the topics, `postrider republish` what is missing, then `postrider progress set`"
+                "find who acknowledged or advanced the slot, or what happened to the progress \
+                 topic; compare the table with the topics, `postrider republish` what is missing, \
+                 then `postrider progress set`"
             }
             Self::WentBack { .. } => {
-                "the progress topic was truncated or deleted: check its cleanup policy and retention, then `postrider progress set`"
+                "the progress topic was truncated or deleted: check its cleanup policy and \
+                 retention, then `postrider progress set`"
             }
             Self::Shrunk { .. } => {
-                "the publication or its tables changed inside a split transaction: restore the publication, then resume"
+                "the publication or its tables changed inside a split transaction: restore the \
+                 publication, then resume"
             }
             Self::Outside { advice, .. } => advice,
         }
