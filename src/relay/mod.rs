@@ -17,6 +17,8 @@ use crate::postgres::{Pool, PostgresConfig};
 
 pub mod command;
 mod init;
+pub mod machine;
+pub mod progress;
 pub mod route;
 mod watch;
 
