@@ -26,7 +26,7 @@ services: build ## fetch Postgres 13-18, Kafka, psql and promtool once, into .se
 	./target/debug/drill services fetch
 
 preflight:
-	@tools/preflight
+	@sh tests/preflight.sh
 
 format:
 	$(CARGO) fmt --check

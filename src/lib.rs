@@ -20,14 +20,16 @@
 //! Imports point down, never up or sideways; `tests/tidy` holds the table and fails otherwise.
 //!
 //! ```text
-//!   bin        postrider, drill: parse, assemble, map the result to an exit code
-//!   drill      real servers on loopback, load, faults, and the checker that judges
-//!   outbox     hop 1 for Rust writers
-//!   postgres   ordinary SQL: settings, TLS, pool, migrations
-//!   daemon     one order of starting and stopping, signals, tasks, exit codes
-//!   observe    logs, metrics, GET /live /ready /metrics
-//!   config     file, environment, flags; every problem at once; secrets
-//!   ground     lsn, backoff, event: import nothing of ours
+//!   bin          postrider, drill: parse, assemble, map the result to an exit code
+//!   drill        real servers on loopback, load, faults, and the checker that judges
+//!   relay        the role of `postrider run`; routing, which waits for its publisher
+//!   outbox       hop 1 for Rust writers
+//!   replication  the replication connection and its decoder, which wait for their relay
+//!   postgres     ordinary SQL: settings, TLS, pool, migrations
+//!   daemon       one order of starting and stopping, signals, tasks, exit codes
+//!   observe      logs, metrics, GET /live /ready /metrics
+//!   config       file, environment, flags; every problem at once; secrets
+//!   ground       lsn, backoff, event: import nothing of ours
 //! ```
 //!
 //! `drill::check`, the checker, uses the ground and the client crates only: one that shared code
@@ -40,5 +42,14 @@
 
 pub mod backoff;
 pub mod config;
+pub mod daemon;
 pub mod drill;
+pub mod event;
 pub mod lsn;
+pub mod observe;
+pub mod outbox;
+pub mod postgres;
+#[cfg(test)]
+mod property;
+pub mod relay;
+pub mod replication;

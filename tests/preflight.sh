@@ -18,7 +18,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # major VERSION: the number before the first dot.
 major() { echo "$1" | sed 's/[^0-9].*//'; }
 
-has cargo || lacks cargo 'the Rust toolchain, 1.95 or newer: https://rustup.rs'
+has cargo || lacks cargo 'the Rust toolchain, 1.95 or newer, as rustup installs it'
 { has cc || has "${CC:-gcc}"; } || lacks cc 'a C compiler, for librdkafka' build-essential
 has make || lacks make 'for librdkafka' build-essential
 

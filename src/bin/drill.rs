@@ -1,95 +1,59 @@
-//! `drill`: starts real servers, breaks them, and counts what arrived.
-#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a command's own output")]
+//! `drill`: parses, dispatches, and maps the result to an exit code.
+#![expect(clippy::print_stderr, reason = "a command's own output")]
 
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use postrider::drill::cluster::{self, Postgres, PostgresOptions, RunDir, Services};
+use clap::Parser;
+use postrider::drill::check;
+use postrider::drill::command::{Command, Drill, Services};
+use postrider::drill::{cluster, load, up};
+use tokio_util::sync::CancellationToken;
 
-/// Starts real Postgres and Kafka on loopback, breaks them on purpose, and counts what arrived.
-#[derive(Parser)]
-#[command(name = "drill", version, max_term_width = 80)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// The servers' binaries: where they are, and fetching what is missing
-    #[command(subcommand)]
-    Services(ServicesCommand),
-    /// Start one Postgres and wait to be ended, for the test of the clean-up
-    #[command(hide = true)]
-    Linger { version: u16, how: Linger },
-}
-
-/// What a lingering drill does once its server runs.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Linger {
-    /// Nothing, until somebody ends it.
-    Wait,
-    /// The same, with the server frozen: it takes no signal but SIGKILL.
-    Frozen,
-    /// Panics.
-    Panic,
-    /// Ends as a program should.
-    Return,
-}
-
-#[derive(Subcommand)]
-enum ServicesCommand {
-    /// Fetch what this machine lacks into the services folder
-    Fetch,
-    /// Show which binaries are used, and why those
-    List,
-}
+/// The harness itself failed; 1 is kept for what a check found.
+const BROKEN: u8 = 4;
 
 fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
-    let done = match command {
-        Command::Services(ServicesCommand::Fetch) => cluster::fetch(&|line| eprintln!("{line}")),
-        Command::Services(ServicesCommand::List) => list(),
-        Command::Linger { version, how } => linger(version, how),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    let Drill { command } = Drill::parse();
+    match run(command) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("drill: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(BROKEN)
         }
     }
 }
 
-fn list() -> anyhow::Result<()> {
-    let services = Services::find()?;
-    println!("services folder: {}", services.folder().display());
-    for postgres in services.all_postgres() {
-        let (version, origin) = (&postgres.version, postgres.origin);
-        println!("postgres {version}: {} ({origin})", postgres.bin.display());
+fn run(command: Command) -> anyhow::Result<u8> {
+    // A reader that is gone, such as `head`, has seen enough.
+    let say = |line: &str| {
+        writeln!(std::io::stdout(), "{line}").ok();
+    };
+    match command {
+        Command::Services(Services::Fetch) => cluster::fetch(&|line| eprintln!("{line}"))?,
+        Command::Services(Services::List) => say(&cluster::listing()?),
+        Command::Up { seconds } => up::up(seconds.map(Duration::from_secs), &say)?,
+        Command::Load(load) => say(&runtime()?.block_on(until_told(load))?.to_string()),
+        Command::Check(args) => return Ok(runtime()?.block_on(check::run(args)).exit_code()),
+        Command::Linger { version, how } => how.linger(version, &say)?,
     }
-    for program in ["psql", "promtool"] {
-        match services.program(program) {
-            Ok(path) => println!("{program}: {}", path.display()),
-            Err(error) => println!("{program}: {error:#}"),
-        }
-    }
-    Ok(())
+    Ok(0)
 }
 
-fn linger(version: u16, how: Linger) -> anyhow::Result<()> {
-    let run = RunDir::create()?;
-    let server = Postgres::start(&run, PostgresOptions::version(version))?;
-    if how == Linger::Frozen {
-        server.freeze()?;
+/// A load that Ctrl-C ends in order: what was begun is finished and counted.
+async fn until_told(load: load::command::LoadCommand) -> anyhow::Result<load::Summary> {
+    let stop = CancellationToken::new();
+    let running = load::run(load.options(), stop.clone());
+    tokio::pin!(running);
+    tokio::select! {
+        summary = &mut running => return summary,
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
     }
-    println!("{} {}", server.pid()?, run.path().display());
-    match how {
-        Linger::Return => return Ok(()),
-        Linger::Panic => panic!("as asked"),
-        Linger::Wait | Linger::Frozen => {}
-    }
-    loop {
-        std::thread::park();
-    }
+    stop.cancel();
+    running.await
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

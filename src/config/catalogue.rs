@@ -14,24 +14,37 @@ pub(super) struct Catalogue {
     keys: Vec<Key>,
     /// In the order of declaration.
     known: Vec<(String, Kind)>,
+    /// Parts of a path whose keys may be given again under a name.
+    named: Vec<&'static str>,
+}
+
+/// The parts of `outbox.NAME.key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NamedPath<'a> {
+    pub(super) section: &'static str,
+    pub(super) name: &'a str,
+    pub(super) word: &'a str,
+}
+
+/// A path must be the same in a file, a variable and a flag, so it has neither upper case nor two
+/// underscores in a row.
+fn is_word(word: &str) -> bool {
+    word.starts_with(|first: char| first.is_ascii_lowercase())
+        && !word.contains("__")
+        && word
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 impl Catalogue {
     /// # Panics
     ///
     /// On a declaration that could not work: see the messages.
-    pub(super) fn new(keys: Vec<Key>) -> Self {
+    pub(super) fn new(keys: Vec<Key>, named: Vec<&'static str>) -> Self {
         let mut known: Vec<(String, Kind)> = Vec::new();
         for Key { path, kind, default, .. } in &keys {
-            let word = |word: &str| {
-                word.starts_with(|first: char| first.is_ascii_lowercase())
-                    && !word.contains("__")
-                    && word.bytes().all(|byte| {
-                        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'
-                    })
-            };
             assert!(
-                path.contains('.') && path.split('.').all(word),
+                path.contains('.') && path.split('.').all(is_word),
                 "key {path} must be section.key in lower case words"
             );
             known.push(((*path).to_owned(), *kind));
@@ -43,7 +56,15 @@ impl Catalogue {
         for (at, (path, _)) in known.iter().enumerate() {
             assert!(known[..at].iter().all(|(other, _)| other != path), "{path} declared twice");
         }
-        Self { keys, known }
+        for section in &named {
+            let inside =
+                |path: &str| path.strip_prefix(section).is_some_and(|p| p.starts_with('.'));
+            assert!(
+                known.iter().any(|(path, _)| inside(path)),
+                "{section} is named but has no key"
+            );
+        }
+        Self { keys, known, named }
     }
 
     pub(super) fn keys(&self) -> &[Key] {
@@ -51,7 +72,25 @@ impl Catalogue {
     }
 
     pub(super) fn kind(&self, path: &str) -> Option<Kind> {
+        self.declared(path).or_else(|| {
+            let NamedPath { section, name, word } = self.named_path(path)?;
+            // A name that is also a key would make `section.name` mean two things.
+            let free = self.declared(&format!("{section}.{name}")).is_none();
+            let kind = self.declared(&format!("{section}.{word}"))?;
+            (free && is_word(name)).then_some(kind)
+        })
+    }
+
+    fn declared(&self, path: &str) -> Option<Kind> {
         self.known.iter().find(|(known, _)| known == path).map(|(_, kind)| *kind)
+    }
+
+    /// Takes a path apart that has a name in it, whether or not name and key are good ones.
+    pub(super) fn named_path<'a>(&self, path: &'a str) -> Option<NamedPath<'a>> {
+        self.named.iter().find_map(|section| {
+            let (name, word) = path.strip_prefix(section)?.strip_prefix('.')?.split_once('.')?;
+            (!word.contains('.')).then_some(NamedPath { section, name, word })
+        })
     }
 
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> + Clone {
@@ -97,6 +136,23 @@ impl Catalogue {
         }
         if let Some(first) = self.paths().find(|known| inside(path, known)) {
             return format!("it is a section: set its keys, like {}", spell(first));
+        }
+        if let Some(NamedPath { section, name, word }) = self.named_path(path) {
+            if !is_word(name) {
+                return format!(
+                    "{name:?} cannot be a name: use lower case letters, digits and single \
+                     underscores, a letter first"
+                );
+            }
+            let plain = format!("{section}.{word}");
+            let meant = nearest_path(&plain, self.paths())
+                .and_then(|known| known.strip_prefix(section)?.strip_prefix('.'));
+            return match meant {
+                Some(word) => {
+                    format!("did you mean {}?", spell(&format!("{section}.{name}.{word}")))
+                }
+                None => format!("no key of {section} is like it"),
+            };
         }
         match nearest_path(path, self.paths()) {
             Some(known) => format!("did you mean {}?", spell(known)),

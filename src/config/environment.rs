@@ -37,10 +37,10 @@ pub(super) fn admit(
         .collect();
     ours.sort();
     for (name, value) in ours {
-        let known = catalogue.paths().find(|path| variable(prefix, path) == name);
+        let known = known(prefix, &name, catalogue);
         let problem = match (known, value.to_str()) {
             (Some(path), Some(value)) => {
-                values.insert(path.to_owned(), Raw::words(value, Origin::Variable(name.into())));
+                values.insert(path, Raw::words(value, Origin::Variable(name.into())));
                 continue;
             }
             (Some(path), None) => Problem::new(path, "must be UTF-8", "the variable is not")
@@ -54,6 +54,18 @@ pub(super) fn admit(
         understood = false;
     }
     understood
+}
+
+/// The key that a variable means.
+fn known(prefix: &str, name: &str, catalogue: &Catalogue) -> Option<String> {
+    let listed = catalogue.paths().find(|path| variable(prefix, path) == name).map(str::to_owned);
+    // Keys under a name are not listed: any name will do.
+    listed.or_else(|| {
+        let path = name.strip_prefix(&format!("{prefix}{SEPARATOR}"))?;
+        let path = path.replace(SEPARATOR, ".").to_lowercase();
+        let known = catalogue.kind(&path).is_some() && variable(prefix, &path) == name;
+        known.then_some(path)
+    })
 }
 
 fn unknown(prefix: &str, name: &str, catalogue: &Catalogue) -> Option<Problem> {

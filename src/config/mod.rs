@@ -90,6 +90,11 @@ pub trait Section: Sized {
     /// Every key of the section. [`load`] refuses all that no section declares.
     const KEYS: &'static [Key];
 
+    /// A part of a path whose keys may be given again under names of the operator's choice: with
+    /// `outbox`, every key `outbox.x` also as `outbox.NAME.x`. A name inherits what it leaves out;
+    /// see [`Reader::within`].
+    const NAMED: Option<&'static str> = None;
+
     /// Reads and checks. Read *all* keys first and use `?` only in the final constructor, so that
     /// one bad value does not hide the next. `None` needs a recorded problem.
     fn read(raw: &mut Reader<'_>) -> Option<Self>;
@@ -99,6 +104,8 @@ pub trait Section: Sized {
 pub trait Settings: Sized {
     /// The keys of all sections, in order.
     fn keys() -> Vec<Key>;
+    /// [`Section::NAMED`] of all sections.
+    fn named() -> Vec<&'static str>;
     /// Reads every section, also after one of them failed.
     fn read(raw: &mut Reader<'_>) -> Option<Self>;
 }
@@ -106,6 +113,10 @@ pub trait Settings: Sized {
 impl<S: Section> Settings for S {
     fn keys() -> Vec<Key> {
         S::KEYS.to_vec()
+    }
+
+    fn named() -> Vec<&'static str> {
+        S::NAMED.into_iter().collect()
     }
 
     fn read(raw: &mut Reader<'_>) -> Option<Self> {
@@ -118,6 +129,10 @@ macro_rules! settings_for_tuples {
         impl<$($section: Section),+> Settings for ($($section,)+) {
             fn keys() -> Vec<Key> {
                 [$($section::KEYS),+].concat()
+            }
+
+            fn named() -> Vec<&'static str> {
+                [$($section::NAMED),+].into_iter().flatten().collect()
             }
 
             fn read(raw: &mut Reader<'_>) -> Option<Self> {
@@ -218,7 +233,7 @@ pub struct Loaded<S> {
 /// Every problem of every source. Nothing may be started then; the exit code is 2.
 pub fn load<S: Settings>(sources: Sources) -> Result<Loaded<S>, Problems> {
     let Sources { prefix, file, variables, flags } = sources;
-    let catalogue = Catalogue::new(S::keys());
+    let catalogue = Catalogue::new(S::keys(), S::named());
     let mut problems = Problems::default();
     let mut values = catalogue.defaults();
 

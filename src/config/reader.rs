@@ -26,6 +26,8 @@ pub struct Reader<'a> {
     /// Whether all sources were understood: see [`Reader::require`].
     complete: bool,
     read: BTreeSet<&'static str>,
+    /// The name whose keys are being read: see [`Reader::within`].
+    within: Option<(&'static str, String)>,
 }
 
 /// A rule, and why a value breaks it.
@@ -47,7 +49,7 @@ impl<'a> Reader<'a> {
         problems: Problems,
         complete: bool,
     ) -> Self {
-        Self { catalogue, values, problems, complete, read: BTreeSet::new() }
+        Self { catalogue, values, problems, complete, read: BTreeSet::new(), within: None }
     }
 
     /// All problems, and the keys that no section has asked for.
@@ -55,6 +57,64 @@ impl<'a> Reader<'a> {
         let keys = self.catalogue.keys().iter().map(|key| key.path);
         let unread = keys.filter(|path| !self.read.contains(path)).collect();
         (self.problems, unread)
+    }
+
+    /// The names under which keys of `section` were given, in the order of the alphabet.
+    #[must_use]
+    pub fn names(&self, section: &'static str) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        let paths = self.values.keys().filter_map(|path| self.catalogue.named_path(path));
+        for path in paths.filter(|path| path.section == section) {
+            // Values are sorted by path, so a name's keys stand together.
+            if names.last().is_none_or(|last| last != path.name) {
+                names.push(path.name.to_owned());
+            }
+        }
+        names
+    }
+
+    /// Reads the keys of one name: inside `read`, `section.x` is `section.NAME.x`, and what the name
+    /// leaves out is what `section.x` says.
+    pub fn within<T>(
+        &mut self,
+        section: &'static str,
+        name: &str,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let outer = self.within.replace((section, name.to_owned()));
+        let value = read(self);
+        self.within = outer;
+        value
+    }
+
+    /// Whether a source gave the key under the name that is being read, so that it is not inherited.
+    #[must_use]
+    pub fn is_own(&self, path: &str) -> bool {
+        self.own(path).is_some_and(|own| self.is_set_at(&own))
+    }
+
+    /// The path of a key under the name that is being read.
+    fn own(&self, path: &str) -> Option<String> {
+        let (section, name) = self.within.as_ref()?;
+        let word = path.strip_prefix(section)?.strip_prefix('.')?;
+        Some(format!("{section}.{name}.{word}"))
+    }
+
+    /// Where a key's value stands: under the name if it is set there, else where it was declared.
+    fn place(&self, path: &str) -> String {
+        self.own(path).filter(|own| self.is_set_at(own)).unwrap_or_else(|| path.to_owned())
+    }
+
+    fn is_set_at(&self, path: &str) -> bool {
+        let secret = self.catalogue.kind(path) == Some(Kind::Secret);
+        self.values.contains_key(path) || (secret && self.values.contains_key(&file_sibling(path)))
+    }
+
+    /// An inherited value is read once for each name, but is wrong only once.
+    fn record(&mut self, problem: Problem) {
+        if self.problems.iter().all(|known| *known != problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// A text that is not empty.
@@ -144,17 +204,19 @@ impl<'a> Reader<'a> {
     /// A secret: from its own key, or from the file that `<path>_file` names. Reads that file.
     pub fn secret(&mut self, path: &'static str) -> Option<Secret> {
         self.declared(path, "secret", |kind| kind == Kind::Secret);
-        let sibling = file_sibling(path);
-        let (value, file) = (self.values.get(path), self.values.get(&sibling));
+        let place = self.place(path);
+        let place = place.as_str();
+        let sibling = file_sibling(place);
+        let (value, file) = (self.values.get(place), self.values.get(&sibling));
         let (at, fault) = match (value, file) {
             (None, None) => return None,
             (Some(value), Some(file)) => {
                 let why = format!("{sibling} is set as well [{}]: remove one", file.origin);
-                ((path, value), Fault::new("must be given only once", why))
+                ((place, value), Fault::new("must be given only once", why))
             }
             (Some(value), None) => match shape_fault(Kind::Secret, value) {
                 None => return Some(Secret::new(value.text.clone(), value.origin.clone())),
-                Some(fault) => ((path, value), fault),
+                Some(fault) => ((place, value), fault),
             },
             (None, Some(file)) => match self.secret_from(file) {
                 Ok(secret) => return Some(secret),
@@ -164,7 +226,7 @@ impl<'a> Reader<'a> {
         let ((path, raw), Fault { rule, why }) = (at, fault);
         let problem = Problem::new(path, rule, why).at(raw.origin.clone());
         // The name of a file is no secret and says which one to look at.
-        self.problems.push(match value {
+        self.record(match value {
             Some(_) => problem.with_note("(secret)"),
             None => problem.with_value(&raw.text),
         });
@@ -183,7 +245,7 @@ impl<'a> Reader<'a> {
     /// Whether a source, or a default, gives the key a value.
     #[must_use]
     pub fn is_set(&self, path: &str) -> bool {
-        self.values.contains_key(path) || self.values.contains_key(&file_sibling(path))
+        self.is_set_at(&self.place(path))
     }
 
     /// Records a problem when the key is not set. It keeps quiet when a source was not understood:
@@ -194,8 +256,18 @@ impl<'a> Reader<'a> {
             let or_file = if kind == Some(Kind::Secret) { " (or its _file)" } else { "" };
             let why =
                 format!("it has no default: set it{or_file} in the file, environment or flags");
-            self.problems.push(Problem::new(path, "must be set", why).with_note("not set"));
+            self.record(Problem::new(path, "must be set", why).with_note("not set"));
         }
+    }
+
+    /// Like [`Reader::require`] for a key that a name must give itself, since to inherit it would
+    /// make the name the same thing again.
+    pub fn require_own(&mut self, path: &'static str) {
+        let Some(own) = self.own(path).filter(|_| self.complete && !self.is_own(path)) else {
+            return;
+        };
+        let why = format!("a name needs its own, {path} is another one");
+        self.record(Problem::new(own, "must be set", why).with_note("not set"));
     }
 
     /// Records what a section finds wrong with a value that is fine by itself. The value and its
@@ -203,15 +275,16 @@ impl<'a> Reader<'a> {
     pub fn problem(&mut self, path: &'static str, rule: impl Into<String>, why: impl Into<String>) {
         let kind = self.catalogue.kind(path);
         assert!(kind.is_some(), "a problem with {path}, which is not declared");
-        let mut problem = Problem::new(path, rule, why);
-        if let Some(raw) = self.values.get(path) {
+        let place = self.place(path);
+        let mut problem = Problem::new(place.as_str(), rule, why);
+        if let Some(raw) = self.values.get(&place) {
             problem = problem.at(raw.origin.clone());
             problem = match kind {
                 Some(Kind::Secret) => problem.with_note("(secret)"),
                 _ => problem.with_value(&raw.text),
             };
         }
-        self.problems.push(problem);
+        self.record(problem);
     }
 
     fn declared(&mut self, path: &'static str, reader: &str, fits: impl Fn(Kind) -> bool) -> Kind {
@@ -230,7 +303,8 @@ impl<'a> Reader<'a> {
         parse: impl FnOnce(&str) -> Result<T, Fault>,
     ) -> Option<T> {
         let kind = self.declared(path, reader, fits);
-        let raw = self.values.get(path)?;
+        let place = self.place(path);
+        let raw = self.values.get(&place)?;
         let Fault { rule, why } = match shape_fault(kind, raw) {
             Some(fault) => fault,
             None => match parse(&raw.text) {
@@ -238,8 +312,8 @@ impl<'a> Reader<'a> {
                 Err(fault) => fault,
             },
         };
-        let problem = Problem::new(path, rule, why).at(raw.origin.clone());
-        self.problems.push(match raw.shape {
+        let problem = Problem::new(place, rule, why).at(raw.origin.clone());
+        self.record(match raw.shape {
             Shape::Foreign(what) => problem.with_note(what),
             Shape::TomlInteger | Shape::TomlBoolean => problem.with_note(&raw.text),
             Shape::Words | Shape::TomlText => problem.with_value(&raw.text),

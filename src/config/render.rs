@@ -33,6 +33,19 @@ pub(super) fn effective(catalogue: &Catalogue, values: &Values) -> String {
             }
         }
     }
+    // What a name leaves out it inherits, so only its own values are shown.
+    let mut section = String::new();
+    for (path, raw) in values {
+        let (Some(named), Some(kind)) = (catalogue.named_path(path), catalogue.kind(path)) else {
+            continue;
+        };
+        let of_name = format!("{}.{}", named.section, named.name);
+        if of_name != section {
+            text.push_str(&format!("\n[{of_name}]\n"));
+            section = of_name;
+        }
+        text.push_str(&format!("{} = {} # {}\n", named.word, shown(kind, raw), raw.origin));
+    }
     text
 }
 

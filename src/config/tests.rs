@@ -301,6 +301,94 @@ fn a_named_file_must_be_there_and_be_text() {
     assert_says(&refused(Sources::new(APP).file(None)), &["store.url: not set"]);
 }
 
+/// A section whose keys may be given again under names.
+#[derive(Debug)]
+struct Shops(Vec<Shop>);
+
+#[derive(Debug)]
+struct Shop {
+    name: String,
+    place: Option<String>,
+    token: Option<Secret>,
+    size: Option<u16>,
+}
+
+impl Section for Shops {
+    const NAMED: Option<&'static str> = Some("shop");
+
+    const KEYS: &'static [Key] = &[
+        Key { path: "shop.place", kind: Kind::Text, default: Some("here"), help: "" },
+        Key { path: "shop.token", kind: Kind::Secret, default: None, help: "" },
+        Key { path: "shop.size", kind: Kind::Integer, default: None, help: "" },
+    ];
+
+    fn read(raw: &mut Reader<'_>) -> Option<Self> {
+        let read = |raw: &mut Reader<'_>, name: &str| Shop {
+            name: name.to_owned(),
+            place: raw.text("shop.place"),
+            token: raw.secret("shop.token"),
+            size: raw.integer("shop.size", 1..=9),
+        };
+        let mut shops = vec![read(raw, "")];
+        for name in raw.names("shop") {
+            shops.push(raw.within("shop", &name, |raw| {
+                raw.require_own("shop.place");
+                read(raw, &name)
+            }));
+        }
+        Some(Self(shops))
+    }
+}
+
+#[test]
+fn a_name_inherits_what_it_leaves_out_from_every_source() {
+    let toml =
+        "[shop]\nsize = 3\ntoken = 'all'\n[shop.a]\nplace = 'A'\n[shop.b]\nplace = 'x'\nsize = 4\n";
+    let variables = [("POSTRIDER__SHOP__B__PLACE", "B"), ("POSTRIDER__SHOP__B_2__PLACE", "B2")];
+    let flags = flags(&["--shop.b.size=5", "--shop.c.place", "C"]);
+    let loaded = load::<Shops>(sources(toml).variables(variables).flags(flags)).unwrap();
+    let read: Vec<_> = loaded
+        .settings
+        .0
+        .iter()
+        .map(|Shop { name, place, token, size }| {
+            let token = token.as_ref().map(|token| token.expose().to_owned());
+            (name.as_str(), place.as_deref().unwrap(), token.unwrap(), size.unwrap())
+        })
+        .collect();
+    let all = || "all".to_owned();
+    let expected = [
+        ("", "here", all(), 3),
+        ("a", "A", all(), 3),
+        ("b", "B", all(), 5),
+        ("b_2", "B2", all(), 3),
+        ("c", "C", all(), 3),
+    ];
+    assert_eq!(read, expected);
+    let shown = "[shop.b]\nplace = \"B\" # variable POSTRIDER__SHOP__B__PLACE\nsize = 5 # flag --shop.b.size\n";
+    assert!(loaded.effective.contains(shown), "{}", loaded.effective);
+    assert!(!loaded.effective.contains("all"), "{}", loaded.effective);
+}
+
+#[test]
+fn a_name_is_checked_like_everything_else() {
+    let refused = |toml: &str| load::<Shops>(sources(toml)).unwrap_err().to_string();
+    assert_says(&refused("[shop]\nsize = 30\n[shop.a]\nplace = 'A'"), &["shop.size: 30, must be"]);
+    assert_says(&refused("[shop.a]\nsize = 3"), &["shop.a.place: not set, must be set"]);
+    assert_says(&refused("[shop.a]\nplace = 'A'\nsize = 30"), &["shop.a.size: 30, must be"]);
+    assert_says(&refused("[shop.a]\nplce = 'A'"), &["did you mean `shop.a.place`?"]);
+    assert_says(&refused("[shop.A]\nplace = 'A'"), &["\"A\" cannot be a name"]);
+    assert_says(&refused("[shop.size]\nplace = 'A'"), &["`shop.size` is a value"]);
+    let secret = refused("[shop.a]\nplace = 'A'\ntoken = 'hush'\ntoken_file = 'f'");
+    assert_says(&secret, &["shop.a.token: (secret), must be given only once"]);
+    let variables = [("POSTRIDER__SHOP__A__PLCE", "A")];
+    let said = load::<Shops>(sources("").variables(variables)).unwrap_err().to_string();
+    assert_says(&said, &["did you mean POSTRIDER__SHOP__A__PLACE?"]);
+    let said =
+        load::<Shops>(sources("").flags(flags(&["--shop.a.token=x"]))).unwrap_err().to_string();
+    assert_says(&said, &["must not be given on the command line"]);
+}
+
 #[test]
 fn the_reference_table_has_every_key() {
     let table = reference_table(&Role::keys());

@@ -24,8 +24,9 @@ struct Lingering {
 
 impl Lingering {
     fn start(how: &str) -> Self {
-        let mut drill = Command::new(env!("CARGO_BIN_EXE_drill"))
-            .args(["linger", "17", how])
+        // A test that runs as a background job of a script has inherited an ignored Ctrl-C.
+        let mut drill = Command::new("env")
+            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_drill"), "linger", "17", how])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .process_group(0)
@@ -49,7 +50,8 @@ impl Lingering {
     }
 
     fn assert_nothing_left(mut self) -> ExitStatus {
-        let status = self.drill.wait().unwrap();
+        let status =
+            wait_until(DEADLINE, "the end of the drill", || Ok(self.drill.try_wait()?)).unwrap();
         wait_until(DEADLINE, "nothing to be left", || {
             let gone = RunDir::processes_in(&self.folder).is_empty()
                 && !self.folder.exists()

@@ -1,13 +1,16 @@
-//! Servers that tests share: one Postgres a version, started by the first test that asks.
+//! Servers that tests share: one Postgres a version and one Kafka broker, started by the first
+//! test that asks.
 //!
-//! Promises each caller a database of its own, so that tests run side by side. Nothing in here
-//! belongs to a runtime: every `#[tokio::test]` has its own, which ends before the servers do.
+//! Promises each caller a database or a topic of its own, so that tests run side by side. Nothing
+//! in here belongs to a runtime: every `#[tokio::test]` has its own, which ends before the servers
+//! do.
 //! Statics are never dropped; the run directory's warden cleans up after the last test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use postrider::drill::cluster::kafka::{Kafka, KafkaOptions};
 use postrider::drill::cluster::{POSTGRES_VERSIONS, Postgres, PostgresOptions, RunDir};
 
 /// A fresh database on a shared server. Stop, kill or freeze servers of your own instead.
@@ -94,4 +97,35 @@ pub(crate) async fn wait_until<T>(
         assert!(started.elapsed() < deadline, "waited {deadline:?} for {what}, in vain");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The broker that tests share. Stop, kill or freeze brokers of your own instead.
+pub(crate) async fn kafka() -> &'static Kafka {
+    blocking(|| {
+        static BROKER: Mutex<Option<&'static Kafka>> = Mutex::new(None);
+        // As with Postgres: a failed start leaves the place empty.
+        let mut place = BROKER.lock().unwrap_or_else(PoisonError::into_inner);
+        *place.get_or_insert_with(|| {
+            let started = Kafka::start(shared_run(), KafkaOptions::default());
+            Box::leak(Box::new(started.unwrap_or_else(|error| panic!("{error:#}"))))
+        })
+    })
+    .await
+}
+
+/// A name that no other test uses, for a group, a topic or a transactional id.
+pub(crate) fn unique(name: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A new topic on the shared broker, with a name of its own.
+pub(crate) async fn unique_topic(name: &str, partitions: i32) -> String {
+    let kafka = kafka().await;
+    let topic = unique(name);
+    let made = topic.clone();
+    blocking(move || kafka.create_topic(&made, partitions, 1, &[]))
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    topic
 }

@@ -2,15 +2,15 @@
 
 /// A path such as `["drill", "cluster"]`, from the crate's root, and the byte where it stands.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Named {
-    pub path: Vec<String>,
-    pub byte: usize,
+pub(crate) struct Named {
+    pub(crate) path: Vec<String>,
+    pub(crate) byte: usize,
 }
 
 /// Paths that start at `crate`, `postrider`, `super` or `self`, with the groups of a `use` expanded.
 ///
 /// `module` is the file's own module path; `source` is masked text.
-pub fn named_paths(source: &str, module: &[String]) -> Vec<Named> {
+pub(crate) fn named_paths(source: &str, module: &[String]) -> Vec<Named> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(word) = next_word(source, &mut at) {

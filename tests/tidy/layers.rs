@@ -4,7 +4,7 @@ use crate::imports::named_paths;
 use crate::masked::{masked, without_tests};
 use crate::tree::{Finding, Tree, line_of};
 
-const GROUND: [&str; 4] = ["lsn", "backoff", "failpoint", "event"];
+const GROUND: [&str; 5] = ["lsn", "backoff", "failpoint", "event", "property"];
 
 /// A module, and what it may import besides itself and the ground. Upper layers come last.
 const MAY_IMPORT: [(&str, &[&str]); 13] = [
@@ -68,7 +68,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
 const ONLY_IN: [(&str, &str, &str); 1] =
     [("prometheus", "src/observe/", "every metric is declared and built in src/observe")];
 
-pub fn check(tree: &Tree) -> Vec<Finding> {
+pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.ending(".rs").filter(|(path, _)| path.starts_with("src/")) {
         let masked = masked(text);
@@ -120,7 +120,7 @@ fn layer_of(module: &[String]) -> Option<(&'static str, &'static [&'static str])
 }
 
 /// `src/drill/cluster/mod.rs` is the module `drill::cluster`.
-pub fn module_of(path: &str) -> Vec<String> {
+pub(crate) fn module_of(path: &str) -> Vec<String> {
     let path = path.trim_start_matches("src/").trim_end_matches(".rs");
     let path = path.trim_end_matches("/mod");
     path.split('/').map(str::to_owned).collect()

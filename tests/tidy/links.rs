@@ -19,7 +19,7 @@ const OUR_FOLDERS: [&str; 11] = [
     ".ci/",
 ];
 
-pub fn check(tree: &Tree) -> Vec<Finding> {
+pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.ending(".md") {
         for link in links(text) {

@@ -4,7 +4,7 @@
 //! it knows just enough of the lexical grammar, and its tests hold the cases that matter.
 
 /// `source` with every byte of a comment or a literal's inside replaced by a space; line ends stay.
-pub fn masked(source: &str) -> String {
+pub(crate) fn masked(source: &str) -> String {
     let bytes = source.as_bytes();
     let mut out = bytes.to_vec();
     let mut at = 0;
@@ -35,7 +35,7 @@ pub fn masked(source: &str) -> String {
 }
 
 /// The part before the file's test module: what the size and layer rules are about.
-pub fn without_tests(masked: &str) -> &str {
+pub(crate) fn without_tests(masked: &str) -> &str {
     masked.find("#[cfg(test)]\nmod ").map_or(masked, |start| &masked[..start])
 }
 

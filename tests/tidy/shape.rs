@@ -14,7 +14,7 @@ const BANNED_MODULES: [&str; 12] = [
     "manager", "stuff",
 ];
 
-pub fn check(tree: &Tree) -> Vec<Finding> {
+pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.ending(".rs") {
         let masked = masked(text);

@@ -11,10 +11,12 @@
 //! Guarantee: no process and no folder outlives the process that made them, also after a panic,
 //! Ctrl-C or `kill -9` of it.
 //! Bounded by: every wait takes a deadline and fails naming what it waited for.
-//! Tested by: `tests/services/cluster_postgres.rs` and `tests/services/cluster_warden.rs`.
+//! Tested by: `tests/services/cluster_postgres.rs`, `tests/services/cluster_kafka.rs` and
+//! `tests/services/cluster_warden.rs`.
 
 pub mod certificates;
 pub mod fetch;
+pub mod kafka;
 mod port;
 mod postgres;
 mod process;
@@ -22,11 +24,13 @@ mod run_dir;
 mod services;
 mod wait;
 
+pub use certificates::{Certificates, Identity};
+pub use kafka::{Kafka, KafkaOptions};
 pub use port::free_port;
 pub use postgres::{
     Access, PASSWORD, Postgres, PostgresOptions, Rows, ServerTls, Shutdown, StandbyOptions,
 };
 pub use process::{Launch, Process};
 pub use run_dir::{Account, RunDir};
-pub use services::{Origin, POSTGRES_VERSIONS, PostgresBinaries, Services, fetch};
+pub use services::{Origin, POSTGRES_VERSIONS, PostgresBinaries, Services, fetch, listing};
 pub use wait::wait_until;

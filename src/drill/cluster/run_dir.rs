@@ -119,13 +119,17 @@ impl RunDir {
         let name = folder.to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let copy = self.path.join("bin").join(name);
         if !copy.exists() {
-            fs::create_dir_all(copy.parent().expect("it was just joined"))?;
+            let copies = self.path.join("bin");
+            fs::create_dir_all(&copies)?;
+            fs::set_permissions(&copies, Permissions::from_mode(0o755))?;
             copy_tree(folder, &copy)?;
         }
         Ok(copy)
     }
 
-    /// The processes that work in `folder` (this run directory or a part of it), by pid.
+    /// The processes of ours that work in `folder` (this run directory or a part of it), by pid.
+    ///
+    /// Somebody's shell that went there to look at a log is none of them: see `is_ours`.
     pub fn processes_in(folder: &Path) -> Vec<i32> {
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         entries
@@ -134,6 +138,7 @@ impl RunDir {
             // A zombie has no working directory any more, so it does not count.
             .filter(|pid| {
                 fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder))
+                    && is_ours(*pid)
             })
             .collect()
     }
@@ -169,6 +174,22 @@ impl Drop for RunDir {
     }
 }
 
+/// Whether a process in a run directory was started by us, as far as sessions tell: a server has no
+/// terminal or shares our session; a shell leads a session with a terminal, and what it starts
+/// belongs to that one. `warden.sh` has the same rule.
+fn is_ours(pid: i32) -> bool {
+    // (session, terminal): the fields behind the name, which may hold anything.
+    let of = |pid: i32| -> Option<(i32, i32)> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let mut fields = rest.split(' ').skip(3);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    let us = i32::try_from(std::process::id()).ok().and_then(of);
+    let Some((session, terminal)) = of(pid) else { return false };
+    terminal == 0 || (session != pid && us.is_some_and(|(ours, _)| ours == session))
+}
+
 /// Copies a tree with owners, modes, times and links; as a reflink where the file system can.
 pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     let output = Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to).output()?;
@@ -183,9 +204,11 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn start_warden(path: &Path) -> io::Result<Child> {
+    // As a file it is one short line in `ps`; the shell has read it whole when it removes it.
+    let script = path.join("warden.sh");
+    fs::write(&script, WARDEN)?;
     Command::new("/bin/sh")
-        .args(["-c", WARDEN, "postrider-warden"])
-        .arg(path)
+        .args([script.as_path(), path])
         .current_dir("/")
         .stdin(Stdio::piped())
         // It must not keep our own output open: who reads that waits for its end.
@@ -230,6 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn a_shell_that_looks_around_is_spared_by_warden_and_drop() {
+        for warden_lives in [true, false] {
+            let run = RunDir::create().unwrap();
+            let looking = format!("cd {} && echo inside && exec sleep 600", run.path().display());
+            // `script` gives its command a terminal and a session of its own.
+            let mut script = Command::new("script")
+                .args(["--quiet", "--command", &looking, "/dev/null"])
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut inside = [0; 6];
+            std::io::Read::read_exact(script.stdout.as_mut().unwrap(), &mut inside).unwrap();
+            if !warden_lives {
+                run.warden.lock().unwrap().kill().unwrap();
+            }
+            drop(run);
+            assert!(script.try_wait().unwrap().is_none(), "warden lives: {warden_lives}");
+            script.kill().unwrap();
+            script.wait().unwrap();
+        }
+    }
+
+    #[test]
     fn a_child_does_not_hold_the_wardens_pipe_open() {
         let run = RunDir::create().unwrap();
         let path = run.path().to_path_buf();
@@ -242,6 +290,24 @@ mod tests {
         assert!(bystander.try_wait().unwrap().is_none());
         bystander.kill().unwrap();
         bystander.wait().unwrap();
+    }
+
+    #[test]
+    fn binaries_in_a_private_folder_are_copied_for_another_account() {
+        let run = RunDir::create().unwrap();
+        let home = tempfile::tempdir_in("/tmp").unwrap();
+        let bin = home.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::write(bin.join("server"), "x").unwrap();
+        for path in [bin.as_path(), home.path()] {
+            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        }
+        assert_eq!(run.reachable(&bin).unwrap(), bin, "anybody can enter it");
+        fs::set_permissions(home.path(), Permissions::from_mode(0o700)).unwrap();
+        let reached = run.reachable(&bin).unwrap();
+        assert_eq!(reached.starts_with(run.path()), run.account().is_some());
+        assert!(reached.join("server").is_file());
+        assert_eq!(run.reachable(&bin).unwrap(), reached, "copied once");
     }
 
     #[test]

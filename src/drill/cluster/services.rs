@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use super::fetch::{
     DEBIAN_PROGRAMS, Item, PINNED, Progress, bring, find_on_path, is_executable, services_folder,
 };
+use super::kafka;
 
 /// The major versions that postrider works with.
 pub const POSTGRES_VERSIONS: [u16; 6] = [13, 14, 15, 16, 17, 18];
@@ -85,12 +86,47 @@ pub fn fetch(progress: Progress<'_>) -> Result<()> {
             items.push(pinned);
         }
     }
+    // Before anything is fetched: without a Java of sufficient age Kafka would be of no use.
+    let warmth = kafka::Warmth::new(&services.folder)?;
+    match kafka::Installation::given()? {
+        Some(given) => progress(&format!("kafka: not fetched, this machine has {}", given.version)),
+        None => items.extend([&kafka::Jars as &dyn Item, &warmth]),
+    }
     bring(&services.folder, &items, progress)?;
     // Last, as they may fail on a machine that is no Debian; the servers are there by then.
     for program in &DEBIAN_PROGRAMS {
         program.bring(&services.folder, progress)?;
     }
     Ok(())
+}
+
+/// What [`Services::find`] finds, a line each, for people.
+///
+/// # Errors
+///
+/// A folder that somebody named is not what it should be.
+pub fn listing() -> Result<String> {
+    let services = Services::find()?;
+    let mut lines = vec![format!("services folder: {}", services.folder().display())];
+    for postgres in services.all_postgres() {
+        let (version, origin) = (&postgres.version, postgres.origin);
+        lines.push(format!("postgres {version}: {} ({origin})", postgres.bin.display()));
+    }
+    lines.push(match kafka::Installation::find() {
+        Ok(kafka::Installation { version, jars, origin, warm, java }) => {
+            let warm = if warm.is_some() { "" } else { ", without its first start's archive" };
+            let java = format!("Java {} at {}", java.version, java.program.display());
+            format!("kafka {version}: {} ({origin}{warm}), {java}", jars.display())
+        }
+        Err(error) => format!("kafka: {error:#}"),
+    });
+    for program in &DEBIAN_PROGRAMS {
+        lines.push(match services.program(program.program) {
+            Ok(path) => format!("{}: {}", program.program, path.display()),
+            Err(error) => format!("{error:#}"),
+        });
+    }
+    Ok(lines.join("\n"))
 }
 
 /// Where to look.

@@ -7,7 +7,22 @@ trap '' INT QUIT HUP TERM
 cd / || exit 1
 while read -r _; do :; done
 
-# Kills every process whose working directory lies in $dir; true if there was one.
+# True for what we started. Somebody's shell may have gone into $dir to look at a log: it leads a
+# session with a terminal, or belongs to another one; a server has no terminal or shares ours.
+is_ours() {
+    read -r line 2>/dev/null <"/proc/$1/stat" || return 1
+    pid_of=$1
+    # Behind the name, which may hold anything: state, parent, group, session, terminal.
+    # shellcheck disable=SC2086
+    set -- ${line##*) }
+    [ "$5" = 0 ] || { [ "$4" = "$session" ] && [ "$4" != "$pid_of" ]; }
+}
+read -r line <"/proc/$$/stat"
+# shellcheck disable=SC2086
+set -- ${line##*) }
+session=$4
+
+# Kills every process of ours whose working directory lies in $dir; true if there was one.
 # `cd` into /proc/PID/cwd and $PWD cost no process of their own, unlike readlink.
 sweep() {
     found=1
@@ -16,7 +31,7 @@ sweep() {
         [ "$pid" = "$$" ] && continue
         cd -P "$entry/cwd" 2>/dev/null || continue
         case $PWD/ in
-        "$dir"/*) kill -9 "$pid" 2>/dev/null; found=0 ;;
+        "$dir"/*) is_ours "$pid" && kill -9 "$pid" 2>/dev/null && found=0 ;;
         esac
     done
     cd /

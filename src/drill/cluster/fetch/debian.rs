@@ -109,11 +109,12 @@ impl DebianProgram {
                 return Err(error.context("apt knows no such package: has `apt-get update` run?"));
             }
         };
-        let packages = packages_in(&plan);
-        if let Some(server) = packages.iter().find(|package| brings_a_server(package)) {
-            bail!("installing {} would bring the server {server}", self.package);
+        let planned = planned_packages(&plan);
+        if let Some((server, _)) = planned.iter().find(|(package, _)| is_a_server(package)) {
+            bail!("installing {} would install or restart the server {server}", self.package);
         }
-        Ok(packages)
+        let missing = planned.into_iter().filter(|(_, plan)| *plan == Plan::Install);
+        Ok(missing.map(|(package, _)| package).collect())
     }
 
     fn apt(&self) -> Tool {
@@ -206,15 +207,26 @@ fn resolve(root: &Path, pattern: &str) -> Option<PathBuf> {
     root.join(&found).is_file().then_some(found)
 }
 
-/// The packages of a simulated installation, lines such as `Inst libpq5 (15.18-0 Debian [amd64])`.
-fn packages_in(plan: &str) -> Vec<String> {
+/// What apt would do with a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    Install,
+    Upgrade,
+}
+
+/// The packages of a simulated installation: `Inst libpq5 (15.18-0 Debian [amd64])`. One that is
+/// there already has its version in brackets first: `Inst libpq5 [15.17-0] (15.18-0 ...)`.
+fn planned_packages(plan: &str) -> Vec<(String, Plan)> {
     plan.lines()
-        .filter_map(|line| line.strip_prefix("Inst ")?.split_whitespace().next())
-        .map(str::to_owned)
+        .filter_map(|line| {
+            let (package, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+            let plan = if rest.starts_with('[') { Plan::Upgrade } else { Plan::Install };
+            Some((package.to_owned(), plan))
+        })
         .collect()
 }
 
-fn brings_a_server(package: &str) -> bool {
+fn is_a_server(package: &str) -> bool {
     let rest = package.strip_prefix("postgresql-").unwrap_or_default();
     package == "postgresql" || rest.chars().next().is_some_and(|c| c.is_ascii_digit())
 }
@@ -226,12 +238,21 @@ mod tests {
     #[test]
     fn a_plan_is_read_and_a_server_in_it_noticed() {
         let plan = "Reading package lists...\nInst libpq5 (15.18-0+deb12u1 Debian [amd64])\n\
+                    Inst libssl3 [3.0.1] (3.0.2 Debian [amd64]) []\n\
                     Inst postgresql-client-15 (15.18 Debian [amd64])\nConf libpq5 (15.18)\n";
-        let packages = packages_in(plan);
-        assert_eq!(packages, ["libpq5", "postgresql-client-15"]);
-        assert!(!packages.iter().any(|package| brings_a_server(package)));
-        assert!(brings_a_server("postgresql") && brings_a_server("postgresql-17"));
-        assert!(!brings_a_server("postgresql-common"));
+        let planned = planned_packages(plan);
+        let names: Vec<_> = planned.iter().map(|(name, plan)| (name.as_str(), *plan)).collect();
+        assert_eq!(
+            names,
+            [
+                ("libpq5", Plan::Install),
+                ("libssl3", Plan::Upgrade),
+                ("postgresql-client-15", Plan::Install)
+            ]
+        );
+        assert!(!names.iter().any(|(name, _)| is_a_server(name)));
+        assert!(is_a_server("postgresql") && is_a_server("postgresql-17"));
+        assert!(!is_a_server("postgresql-common"));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub use postgres::{PINNED, PinnedPostgres};
 pub(super) use tool::is_executable;
 pub use tool::{Tool, check_sha256, find_on_path, sha256_of};
 
+const CHMOD: Tool = Tool { program: "chmod", way_out: "install the Debian package coreutils" };
+
 /// Where a fetch tells a person what it is doing, one line a call.
 pub type Progress<'a> = &'a dyn Fn(&str);
 
@@ -82,6 +84,8 @@ fn bring_one(folder: &Path, item: &dyn Item, progress: Progress<'_>) -> Result<(
     }
     fs::create_dir_all(&partial)?;
     item.fill(&partial, progress)?;
+    // Servers may run as another account, whatever our umask.
+    CHMOD.run(CHMOD.command()?.args(["-R", "u=rwX,go=rX"]).arg(&partial))?;
     item.verify(&partial).context("what was fetched is not whole")?;
     fs::rename(&partial, folder)?;
     Ok(())
@@ -146,5 +150,23 @@ mod tests {
         assert!(services.path().join("fake/1/part").exists());
         assert_eq!(fake.fills.get(), 2);
         assert_eq!(said.borrow().last().unwrap(), "[1/1] fake 1: there");
+    }
+
+    #[test]
+    fn two_fetches_take_turns() {
+        let services = tempfile::tempdir().unwrap();
+        let (said, heard) = std::sync::mpsc::channel();
+        let held = lock(services.path(), &|_| {}).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let fake = Fake { fills: Cell::new(0), whole: Cell::new(true) };
+                bring(services.path(), &[&fake], &|line| said.send(line.to_owned()).unwrap())
+            });
+            assert!(heard.recv().unwrap().contains("another fetch is at work"));
+            assert!(!services.path().join("fake").exists());
+            drop(held);
+            second.join().unwrap().unwrap();
+        });
+        assert!(services.path().join("fake/1").exists());
     }
 }

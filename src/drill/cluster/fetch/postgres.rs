@@ -86,7 +86,10 @@ impl Item for PinnedPostgres {
         );
         let tarball = self.download(into)?;
         check_sha256(&tarball, self.sha256)?;
-        TAR.run(TAR.command()?.arg("-xzf").arg(&tarball).arg("-C").arg(into))?;
+        let mut unpack = TAR.command()?;
+        // As root, tar would give the files to whichever users have their packer's numbers here.
+        unpack.args(["--no-same-owner", "-xzf"]).arg(&tarball).arg("-C").arg(into);
+        TAR.run(&mut unpack)?;
         fs::remove_file(&tarball)?;
         let package = into.join("package");
         make_links(&package)?;

@@ -3,9 +3,10 @@
 //!
 //! Guarantee: a server that [`Postgres::start`] returned takes connections; one that
 //! [`Postgres::kill`] returned from has no process left, so a restart finds its memory free.
-//! Bounded by: [`BOOT_DEADLINE`], [`STOP_DEADLINE`] and the SQL deadline of a minute.
+//! Bounded by: a minute each for a boot and for SQL, half a minute for a stop.
 //! Tested by: `tests/services/cluster_postgres.rs`.
 
+mod faults;
 mod settings;
 mod sql;
 mod standby;
@@ -16,26 +17,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result, ensure};
 use tokio_postgres::Config;
 
 use super::certificates::{Certificates, Identity};
-use super::process::process_state;
 use super::services::Services;
 use super::{Launch, Process, RunDir, free_port, wait_until};
 use settings::Settings;
 use template::SUPERUSER;
 
+pub use faults::Shutdown;
 pub use settings::Access;
 pub use sql::Rows;
 pub use standby::StandbyOptions;
 
 /// A boot takes half a second; crash recovery after a drill, on a busy machine, much longer.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
-/// A fast stop writes a checkpoint. One that waits for a walsender never ends: that is a fact to
-/// be reported, not to be waited for.
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// How often a first start tries another port when somebody took the one before.
 const PORT_ATTEMPTS: u32 = 5;
 /// The superuser's password where [`Access`] asks for one.
@@ -92,17 +89,6 @@ impl PostgresOptions {
     }
 }
 
-/// How to stop, as `pg_ctl stop -m` calls it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shutdown {
-    /// Waits for every client to leave.
-    Smart,
-    /// Ends sessions, waits for walsenders to have sent everything, and writes a checkpoint.
-    Fast,
-    /// Ends at once; the next start recovers.
-    Immediate,
-}
-
 /// A server of ours, started or not.
 #[derive(Debug)]
 pub struct Postgres {
@@ -120,7 +106,7 @@ pub struct Postgres {
 struct State {
     settings: Settings,
     /// `None` before the first start and after a stop or a kill.
-    process: Option<Process>,
+    process: Option<Arc<Process>>,
 }
 
 impl Postgres {
@@ -140,22 +126,7 @@ impl Postgres {
             &folder.join("data/pg_hba.conf"),
             &settings::access_file(options.access),
         )?;
-        let server = Self::boot_anywhere(run, bin, folder, settings, options)?;
-        if matches!(server.access, Access::Scram | Access::ScramOverTls) {
-            server.sql("postgres", &format!("alter role {SUPERUSER} password '{PASSWORD}'"))?;
-        }
-        Ok(server)
-    }
-
-    /// A first start, which may choose its port again.
-    fn boot_anywhere(
-        run: &Arc<RunDir>,
-        bin: PathBuf,
-        folder: PathBuf,
-        settings: Settings,
-        options: PostgresOptions,
-    ) -> Result<Self> {
-        let mut server = Self {
+        let server = Self::boot_anywhere(Self {
             name: format!("postgres {}", options.version),
             version: options.version,
             bin,
@@ -164,7 +135,15 @@ impl Postgres {
             port: 0,
             run: Arc::clone(run),
             state: Mutex::new(State { settings, process: None }),
-        };
+        })?;
+        if matches!(server.access, Access::Scram | Access::ScramOverTls) {
+            server.sql("postgres", &format!("alter role {SUPERUSER} password '{PASSWORD}'"))?;
+        }
+        Ok(server)
+    }
+
+    /// A first start, which may choose its port again.
+    fn boot_anywhere(mut server: Self) -> Result<Self> {
         let mut attempt = 1;
         loop {
             server.port = free_port()?;
@@ -242,109 +221,12 @@ impl Postgres {
 
     /// Whether the postmaster is there; a frozen one is.
     pub fn running(&self) -> bool {
-        self.state().process.as_ref().is_some_and(Process::running)
+        self.state().process.as_ref().is_some_and(|process| process.running())
     }
 
     /// The postmaster's pid.
     pub fn pid(&self) -> Result<i32> {
-        Ok(self.process(&self.state())?.pid())
-    }
-
-    /// Stops it and waits for the end.
-    pub fn stop(&self, how: Shutdown) -> Result<()> {
-        self.request_stop(how)?;
-        self.wait_stopped(STOP_DEADLINE)
-    }
-
-    /// Asks it to stop and returns at once.
-    pub fn request_stop(&self, how: Shutdown) -> Result<()> {
-        let signal = match how {
-            Shutdown::Smart => Signal::TERM,
-            Shutdown::Fast => Signal::INT,
-            Shutdown::Immediate => Signal::QUIT,
-        };
-        self.process(&self.state())?.signal(signal)
-    }
-
-    /// Waits for the end of a stop that was asked for.
-    pub fn wait_stopped(&self, deadline: Duration) -> Result<()> {
-        let mut state = self.state();
-        self.process(&state)?.wait_exit(deadline)?;
-        state.process = None;
-        Ok(())
-    }
-
-    /// `kill -9` of the postmaster and of every process of the server, and waits until none is left.
-    pub fn kill(&self) -> Result<()> {
-        let mut state = self.state();
-        if let Some(process) = state.process.take() {
-            process.kill()?;
-        }
-        // Its children notice within a second or two, unless they are frozen or blocked in a send.
-        RunDir::kill_all_in(&self.data())
-    }
-
-    /// Starts it again where it was, with settings changed; on the same port.
-    pub fn start_again(&self, settings: &[(&str, &str)]) -> Result<()> {
-        let mut state = self.state();
-        if state.process.as_ref().is_some_and(Process::running) {
-            bail!("{} runs already: stop or kill it first", self.name);
-        }
-        change(&mut state.settings, settings);
-        self.boot(&mut state)
-    }
-
-    /// Changes settings that need no restart.
-    pub fn reload(&self, settings: &[(&str, &str)]) -> Result<()> {
-        let mut state = self.state();
-        change(&mut state.settings, settings);
-        self.write_settings(&state.settings)?;
-        self.process(&state)?.signal(Signal::HUP)
-    }
-
-    /// SIGSTOP for the postmaster and every process of the server. Connections stay open and
-    /// nothing answers, as on a machine that hangs.
-    pub fn freeze(&self) -> Result<()> {
-        let state = self.state();
-        self.process(&state)?.freeze()?;
-        // The postmaster forks nothing any more, so this ends.
-        let data = self.data();
-        wait_until(STOP_DEADLINE, &format!("all of {} to freeze", self.name), || {
-            let moving: Vec<i32> = RunDir::processes_in(&data)
-                .into_iter()
-                .filter(|pid| process_state(*pid).is_some_and(|state| state != 'T'))
-                .collect();
-            for pid in &moving {
-                signal_one(*pid, Signal::STOP);
-            }
-            Ok(moving.is_empty().then_some(()))
-        })
-    }
-
-    /// SIGCONT for all of it.
-    pub fn thaw(&self) -> Result<()> {
-        let state = self.state();
-        for pid in RunDir::processes_in(&self.data()) {
-            signal_one(pid, Signal::CONT);
-        }
-        self.process(&state)?.thaw()
-    }
-
-    /// SIGSTOP for one process of the server, such as a walsender or the checkpointer, and waits
-    /// until it is stopped.
-    pub fn freeze_one(&self, pid: i32) -> Result<()> {
-        self.own(pid)?;
-        signal_one(pid, Signal::STOP);
-        wait_until(STOP_DEADLINE, &format!("process {pid} to freeze"), || {
-            Ok((process_state(pid) == Some('T')).then_some(()))
-        })
-    }
-
-    /// SIGCONT for one process of the server.
-    pub fn thaw_one(&self, pid: i32) -> Result<()> {
-        self.own(pid)?;
-        signal_one(pid, Signal::CONT);
-        Ok(())
+        Ok(self.process()?.pid())
     }
 
     /// Makes a standby the primary of a new timeline, and waits until it takes writes.
@@ -386,17 +268,10 @@ impl Postgres {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn process<'s>(&self, state: &'s State) -> Result<&'s Process> {
-        state.process.as_ref().with_context(|| format!("{} is not running", self.name))
-    }
-
-    fn own(&self, pid: i32) -> Result<()> {
-        ensure!(
-            RunDir::processes_in(&self.data()).contains(&pid),
-            "process {pid} is none of {}",
-            self.name
-        );
-        Ok(())
+    /// The postmaster, to be worked with while nobody else is kept from asking about it.
+    fn process(&self) -> Result<Arc<Process>> {
+        let process = self.state().process.clone();
+        process.with_context(|| format!("{} is not running", self.name))
     }
 
     fn write_settings(&self, settings: &Settings) -> Result<()> {
@@ -434,7 +309,7 @@ impl Postgres {
             let ready = lines.first() == Some(&pid.as_str()) && lines.get(7) == Some(&"ready");
             Ok(ready.then_some(()))
         })?;
-        state.process = Some(process);
+        state.process = Some(Arc::new(process));
         Ok(())
     }
 }
@@ -486,11 +361,4 @@ fn install_tls(
         settings.insert(setting.to_owned(), file.display().to_string());
     }
     Ok(())
-}
-
-/// A signal for a process of the server that was found a moment ago; gone is fine.
-fn signal_one(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        kill_process(pid, signal).ok();
-    }
 }

@@ -7,10 +7,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Postgres, PostgresOptions, change, prepare, sql, write_for_server};
+use super::{Postgres, State, change, prepare, sql, write_for_server};
 
 /// What a standby should be.
 #[derive(Debug, Clone, Default)]
@@ -73,14 +74,16 @@ impl Postgres {
         for (name, value) in &options.settings {
             change(&mut settings, &[(name, value)]);
         }
-        let like_primary = PostgresOptions {
+        Self::boot_anywhere(Self {
+            name: format!("standby {slot} of {}", self.name),
             version: self.version,
+            bin,
+            folder,
             access: self.access,
-            ..PostgresOptions::default()
-        };
-        let mut standby = Self::boot_anywhere(&self.run, bin, folder, settings, like_primary)?;
-        standby.name = format!("standby {slot} of {}", self.name);
-        Ok(standby)
+            port: 0,
+            run: Arc::clone(&self.run),
+            state: Mutex::new(State { settings, process: None }),
+        })
     }
 
     /// An online backup of this server into a new data directory.

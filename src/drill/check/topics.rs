@@ -1,0 +1,402 @@
+//! Reads the topics at both isolation levels, from the first offset to the end.
+//!
+//! Promises: every partition is read by `assign`, so no consumer group is touched; the end is the
+//! high watermark once the topics have come to rest; a transaction left open is reported with the
+//! offset that hides it and never waited for longer than the drain timeout.
+//!
+//! "The end" is never inferred from record offsets: control records and aborted records take up
+//! offsets no reader is shown. A partition is read when librdkafka says so (partition EOF), and as
+//! that event names the partition but not the topic, topics are read one after the other.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rdkafka::Offset;
+use rdkafka::TopicPartitionList;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use uuid::Uuid;
+
+use super::evidence::{
+    Evidence, IdHeader, NO_KEY, Names, Number, PartitionLog, Record, TopicId, digest,
+};
+
+/// Headers of the contract on the wire. Spelled out here a second time on purpose: a checker that
+/// takes them from the code under test would follow it into a mistake.
+const ID_HEADER: &str = "id";
+const VERSION_HEADER: &str = "aggregateversion";
+const LSN_HEADER: &str = "postrider-lsn";
+
+/// librdkafka wants a group even from a reader that only assigns; nothing is committed to it. The
+/// name matters to clusters with ACLs.
+const GROUP: &str = "postrider-drill-check";
+
+/// With no message and no progress for this long the evidence counts as unreadable. Longer than a
+/// broker restart takes clients to notice.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a single request to the brokers may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long one poll waits; bounds how late silence is noticed.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How often a topic that has not come to rest is looked at.
+const REST_POLL: Duration = Duration::from_millis(200);
+
+/// What to read and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// `bootstrap.servers`.
+    pub bootstrap: String,
+    /// Further client settings, TLS and SASL above all.
+    pub client: Vec<(String, String)>,
+    /// These topics, besides those the rows belong to.
+    pub topics: Vec<String>,
+    /// All topics that start so; none if topics are listed.
+    pub prefix: Option<String>,
+    /// The topics are at rest when they have not grown for this long.
+    pub rest: Duration,
+    /// How long missing rows and open transactions are waited for.
+    pub drain: Duration,
+}
+
+/// One partition on its way into the evidence.
+struct Progress {
+    log: PartitionLog,
+    next: [i64; 2],
+    /// Offsets seen at read_committed.
+    committed: Vec<i64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Uncommitted,
+    Committed,
+}
+
+struct Reader {
+    reading: Reading,
+    uncommitted: BaseConsumer,
+    committed: BaseConsumer,
+    topics: BTreeMap<TopicId, (String, BTreeMap<i32, Progress>)>,
+}
+
+/// Reads all topics into the evidence; blocks, so it belongs on a thread of its own.
+///
+/// # Errors
+/// When brokers or partitions cannot be read.
+pub fn read(reading: Reading, evidence: &mut Evidence) -> Result<()> {
+    let uncommitted = consumer(&reading, "read_uncommitted")?;
+    let committed = consumer(&reading, "read_committed")?;
+    let mut reader = Reader { reading, uncommitted, committed, topics: BTreeMap::new() };
+    reader.find_topics(evidence)?;
+    reader.drain(evidence)?;
+    for (name, partitions) in reader.topics.into_values() {
+        for progress in partitions.into_values() {
+            evidence.logs.push(progress.finish().with_context(|| format!("read topic {name}"))?);
+        }
+    }
+    Ok(())
+}
+
+fn consumer(reading: &Reading, level: &str) -> Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    for (key, value) in &reading.client {
+        config.set(key, value);
+    }
+    config
+        .set("bootstrap.servers", &reading.bootstrap)
+        .set("group.id", GROUP)
+        .set("client.id", format!("drill-check-{level}"))
+        .set("isolation.level", level)
+        .set("enable.partition.eof", "true")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Records that retention takes away while we read are gone for everybody.
+        .set("auto.offset.reset", "earliest")
+        // The checker's memory goes to evidence, not to read-ahead (the default is 64 MiB each).
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.wait.max.ms", "50")
+        .create()
+        .context("set up a Kafka consumer")
+}
+
+impl Reader {
+    /// A topic that rows belong to and that does not exist is no error: its rows are lost.
+    fn find_topics(&mut self, evidence: &mut Evidence) -> Result<()> {
+        let metadata = self.uncommitted.fetch_metadata(None, REQUEST_TIMEOUT);
+        let metadata =
+            metadata.with_context(|| format!("list topics at {}", self.reading.bootstrap))?;
+        let mut wanted: Vec<String> = self.reading.topics.clone();
+        let mut of_rows: Vec<TopicId> = evidence.rows.iter().map(|row| row.topic).collect();
+        of_rows.sort_unstable();
+        of_rows.dedup();
+        wanted.extend(of_rows.into_iter().map(|topic| evidence.topics.text(topic)));
+        let mut found = Vec::new();
+        for topic in metadata.topics() {
+            let name = topic.name();
+            let by_prefix = self.reading.prefix.as_deref().is_some_and(|it| name.starts_with(it));
+            if !by_prefix && !wanted.iter().any(|wanted| wanted == name) {
+                continue;
+            }
+            if let Some(error) = topic.error() {
+                bail!("topic {name} cannot be read: {error:?}");
+            }
+            let partitions = topic.partitions().iter().map(|partition| partition.id());
+            let id = evidence.topics.intern(name.as_bytes());
+            let partitions = partitions.map(|it| (it, Progress::new(id, it))).collect();
+            self.topics.insert(id, (name.to_owned(), partitions));
+            found.push(name.to_owned());
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        for missing in wanted.iter().filter(|name| !found.contains(name)) {
+            evidence.notes.push(format!("topic {missing} does not exist"));
+        }
+        Ok(())
+    }
+
+    /// Reads until nothing is missing and the topics rest, or the drain timeout is over.
+    fn drain(&mut self, evidence: &mut Evidence) -> Result<()> {
+        let mut missing = Missing::of(evidence);
+        let mut deadline = None;
+        let mut at_rest_since = Instant::now();
+        loop {
+            let grown = self.look_at_ends()?;
+            self.read_round(Level::Uncommitted, evidence, &mut missing)?;
+            self.read_round(Level::Committed, evidence, &mut missing)?;
+            let now = Instant::now();
+            // Counted from the end of the first pass: a long topic takes as long as it takes.
+            let deadline = *deadline.get_or_insert(now + self.reading.drain);
+            if grown {
+                at_rest_since = now;
+            }
+            let rests = now.duration_since(at_rest_since) >= self.reading.rest;
+            let complete = missing.count == 0 && !self.partitions().any(Progress::blocked);
+            if rests && complete {
+                return Ok(());
+            }
+            if now >= deadline {
+                if !rests {
+                    evidence.notes.push("the topics were still growing when judged".to_owned());
+                }
+                return Ok(());
+            }
+            pause(REST_POLL.min(deadline - now));
+        }
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = &Progress> {
+        self.topics.values().flat_map(|(_, partitions)| partitions.values())
+    }
+
+    /// Takes the ends to read up to; says whether any has moved.
+    fn look_at_ends(&mut self) -> Result<bool> {
+        let mut grown = false;
+        for (name, partitions) in self.topics.values_mut() {
+            for (&partition, progress) in partitions.iter_mut() {
+                let asking = || format!("ask for the end of {name}/{partition}");
+                let (start, end) = self
+                    .uncommitted
+                    .fetch_watermarks(name, partition, REQUEST_TIMEOUT)
+                    .with_context(asking)?;
+                // At read_committed the broker answers with the last stable offset.
+                let (_, stable) = self
+                    .committed
+                    .fetch_watermarks(name, partition, REQUEST_TIMEOUT)
+                    .with_context(asking)?;
+                grown |= end != progress.log.end;
+                progress.log.start = start;
+                progress.log.end = end;
+                progress.log.stable = stable.min(end);
+                progress.next.iter_mut().for_each(|next| *next = start.max(*next));
+            }
+        }
+        Ok(grown)
+    }
+
+    fn read_round(
+        &mut self,
+        level: Level,
+        evidence: &mut Evidence,
+        missing: &mut Missing,
+    ) -> Result<()> {
+        let consumer = match level {
+            Level::Uncommitted => &self.uncommitted,
+            Level::Committed => &self.committed,
+        };
+        for (name, partitions) in self.topics.values_mut() {
+            read_topic(consumer, name, partitions, level, evidence, missing)
+                .with_context(|| format!("read topic {name}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads one topic up to the ends taken before.
+fn read_topic(
+    consumer: &BaseConsumer,
+    name: &str,
+    partitions: &mut BTreeMap<i32, Progress>,
+    level: Level,
+    evidence: &mut Evidence,
+    missing: &mut Missing,
+) -> Result<()> {
+    let mut assignment = TopicPartitionList::new();
+    for (&partition, progress) in partitions.iter().filter(|(_, it)| it.unread(level)) {
+        let from = Offset::Offset(progress.next[level as usize]);
+        assignment.add_partition_offset(name, partition, from)?;
+    }
+    let mut unread = assignment.count();
+    if unread == 0 {
+        return Ok(());
+    }
+    // A fresh assignment also discards events of the one before, so that every end-of-partition
+    // event below belongs to this topic and was raised after its end was taken.
+    consumer.assign(&assignment)?;
+    let mut last_error = None;
+    let mut heard = Instant::now();
+    while unread > 0 {
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => {
+                heard = Instant::now();
+                debug_assert_eq!(message.topic(), name);
+                let Some(progress) = partitions.get_mut(&message.partition()) else { continue };
+                progress.take(&message, level, &mut evidence.keys);
+                if level == Level::Committed {
+                    missing.found(evidence, progress.log.topic, &message);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                heard = Instant::now();
+                let Some(progress) = partitions.get_mut(&partition) else { continue };
+                if progress.unread(level) {
+                    progress.next[level as usize] = progress.target(level);
+                    unread -= 1;
+                }
+            }
+            // librdkafka reconnects by itself; what matters is whether records come.
+            Some(Err(error)) => last_error = Some(error),
+            None => {}
+        }
+        if heard.elapsed() > SILENCE_MAX {
+            let cause = last_error.map_or_else(|| anyhow!("no error was reported"), Into::into);
+            return Err(cause.context(format!("{unread} partitions were silent for 30 s")));
+        }
+    }
+    consumer.unassign()?;
+    Ok(())
+}
+
+impl Progress {
+    fn new(topic: TopicId, partition: i32) -> Self {
+        let log =
+            PartitionLog { topic, partition, start: 0, end: 0, stable: 0, records: Vec::new() };
+        Self { log, next: [0; 2], committed: Vec::new() }
+    }
+
+    fn target(&self, level: Level) -> i64 {
+        match level {
+            Level::Uncommitted => self.log.end,
+            Level::Committed => self.log.stable,
+        }
+    }
+
+    fn unread(&self, level: Level) -> bool {
+        self.next[level as usize] < self.target(level)
+    }
+
+    fn blocked(&self) -> bool {
+        self.log.stable < self.log.end
+    }
+
+    /// Keeps a message, unless it lies beyond the end taken: the next round, if there is one,
+    /// starts exactly there and sees it again.
+    fn take(&mut self, message: &BorrowedMessage<'_>, level: Level, keys: &mut Names) {
+        let offset = message.offset();
+        if offset >= self.target(level) {
+            return;
+        }
+        match level {
+            Level::Uncommitted => self.log.records.push(record(message, keys)),
+            Level::Committed => self.committed.push(offset),
+        }
+    }
+
+    /// Marks the records that read_committed shows too. One that it shows alone was lost on the
+    /// way here, and evidence with a hole is no evidence.
+    fn finish(mut self) -> Result<PartitionLog> {
+        let mut committed = self.committed.into_iter().peekable();
+        for record in &mut self.log.records {
+            record.committed = committed.next_if_eq(&record.offset).is_some();
+        }
+        match committed.next() {
+            None => Ok(self.log),
+            Some(offset) => bail!(
+                "partition {} shows offset {offset} at read_committed and not at read_uncommitted",
+                self.log.partition
+            ),
+        }
+    }
+}
+
+fn record(message: &BorrowedMessage<'_>, keys: &mut Names) -> Record {
+    let (id, id_header) = id_of(message);
+    Record {
+        id,
+        offset: message.offset(),
+        timestamp: message.timestamp().to_millis().unwrap_or_default(),
+        version: header(message, VERSION_HEADER).map_or(Number::ABSENT, Number::parse),
+        lsn: header(message, LSN_HEADER).map_or(Number::ABSENT, Number::parse_lsn),
+        payload: digest(message.payload()),
+        key: message.key().map_or(NO_KEY, |key| keys.intern(key)),
+        id_header,
+        committed: false,
+    }
+}
+
+fn id_of(message: &BorrowedMessage<'_>) -> (u128, IdHeader) {
+    match header(message, ID_HEADER).map(Uuid::try_parse_ascii) {
+        None => (0, IdHeader::Absent),
+        Some(Err(_)) => (0, IdHeader::Unreadable),
+        Some(Ok(id)) => (id.as_u128(), IdHeader::Uuid),
+    }
+}
+
+/// The header's value; present without a value counts as empty.
+fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a [u8]> {
+    let mut headers = message.headers()?.iter();
+    headers.find(|header| header.key == name).map(|header| header.value.unwrap_or_default())
+}
+
+/// Which rows no read_committed reader has shown yet: what draining waits for.
+struct Missing {
+    seen: Vec<bool>,
+    count: usize,
+}
+
+impl Missing {
+    fn of(evidence: &Evidence) -> Self {
+        let rows = evidence.rows.len();
+        Self { seen: vec![false; rows], count: rows }
+    }
+
+    fn found(&mut self, evidence: &Evidence, topic: TopicId, message: &BorrowedMessage<'_>) {
+        let (id, IdHeader::Uuid) = id_of(message) else { return };
+        let mut rows = evidence.rows_of(id);
+        let exact = rows.clone().find(|&row| evidence.rows[row].topic == topic);
+        let Some(row) = exact.or_else(|| rows.next()) else { return };
+        if !std::mem::replace(&mut self.seen[row], true) {
+            self.count -= 1;
+        }
+    }
+}
+
+/// Waits on this thread, which exists for nothing else.
+fn pause(time: Duration) {
+    std::thread::park_timeout(time);
+}
