@@ -86,14 +86,18 @@ pub(super) fn classify(doing: &str, error: &KafkaError) -> Verdict {
         let remedy = "see librdkafka's log line above, and correct [kafka.client]";
         return Verdict::Final(Failure::stop(fact, remedy));
     }
-    let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-    let (retriable, fatal) = match error {
-        KafkaError::Transaction(inner) => (inner.is_retriable(), inner.is_fatal()),
-        // The flush inside of a commit is not reported as a transaction's error, yet the commit
-        // must be called again, and nothing else may.
-        KafkaError::Flush(Code::OperationTimedOut) => (true, false),
-        _ => (false, false),
+    // rdkafka keeps the code of an administrator's request to itself.
+    let code = if let KafkaError::AdminOp(code) = error {
+        Some(*code)
+    } else {
+        error.rdkafka_error_code()
     };
+    let code = code.unwrap_or(Code::Unknown);
+    // The flush inside of a commit is not reported as a transaction's error, yet the commit must be
+    // called again, and nothing else may.
+    let flush = matches!(error, KafkaError::Flush(Code::OperationTimedOut));
+    let retriable = matches!(error, KafkaError::Transaction(it) if it.is_retriable()) || flush;
+    let fatal = matches!(error, KafkaError::Transaction(it) if it.is_fatal());
     if retriable && !fatal {
         return Verdict::Retry(fact);
     }
@@ -193,7 +197,10 @@ fn remedy(code: Code) -> Option<(&'static str, bool)> {
 
 /// Whether a broker or librdkafka refused a record for its size.
 pub(super) fn is_too_large(code: Code) -> bool {
-    matches!(code, Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge)
+    matches!(
+        code,
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge
+    )
 }
 
 /// Whether a code says only that a record was thrown away because of something else.

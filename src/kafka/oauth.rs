@@ -242,18 +242,18 @@ mod tests {
             ("yes hunter2", "more than 65536 bytes"),
             (expired.as_str(), "has expired"),
         ] {
-            let message = shell(script).token().unwrap_err().to_string();
+            let message = shell(script).token().err().unwrap().to_string();
             assert!(message.contains("command /bin/sh") && message.contains(text), "{message}");
             assert!(!message.contains("hunter2") && !message.contains("e30"), "{message}");
         }
-        let message = TokenSource::File("/no/such".into()).token().unwrap_err().to_string();
+        let message = TokenSource::File("/no/such".into()).token().err().unwrap().to_string();
         assert!(message.contains("file /no/such"), "{message}");
     }
 
     #[test]
     fn a_command_that_hangs_is_killed() {
         let begun = Instant::now();
-        let error = shell("exec sleep 60").token().unwrap_err();
+        let error = shell("exec sleep 60").token().err().unwrap();
         assert!(matches!(error, TokenError::Slow { .. }), "{error}");
         assert!(begun.elapsed() < COMMAND_TIMEOUT * 2);
     }

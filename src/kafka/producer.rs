@@ -17,12 +17,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
+use super::ClientOptions;
 use super::chunk::{Header, Record};
 use super::context::Context;
 use super::deliveries::Undelivered;
 use super::failure::{Failure, Verdict, Why, classify, is_too_large, of_code};
 use super::options::Purpose;
-use super::{ClientOptions, Tag};
 
 /// How long one call into librdkafka may block before we look at the deadline and at what it told
 /// us meanwhile.
@@ -79,10 +79,6 @@ impl Producer {
         Ok(Self { name, batch_bytes: options.batch_bytes(), inner: Some(inner) })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(super) fn inner(&self) -> &ThreadedProducer<Context> {
         self.inner.as_ref().expect("only the drop takes it out")
     }
@@ -129,25 +125,25 @@ impl Producer {
             };
             let deliveries = self.context().deliveries();
             deliveries.unsent();
-            match error {
-                KafkaError::MessageProduction(Code::QueueFull) => {
+            match error.rdkafka_error_code() {
+                Some(Code::QueueFull) => {
                     let in_flight = deliveries.in_flight();
                     let room = in_flight - in_flight.div_ceil(REFILL_DIVISOR);
-                    deliveries.wait(room, deadline).map_err(|late| {
-                        self.undrained(late.in_flight, "with the queue full")
-                    })?;
+                    deliveries
+                        .wait(room, deadline)
+                        .map_err(|late| self.undrained(late.in_flight, "with the queue full"))?;
                     if deliveries.any_failed() {
                         return Err(self.undelivered());
                     }
                     next = refused;
                 }
-                KafkaError::MessageProduction(code) if is_too_large(code) => {
+                Some(code) if is_too_large(code) => {
                     let size = record.value.as_ref().map_or(0, Bytes::len);
                     let topic = record.topic.name();
                     let fact = format!("a record of {size} bytes is too large for topic {topic}");
                     return Err(Failure::Quarantine { records: vec![record.tag], fact });
                 }
-                _ => return Err(self.failed("sending with", &error)),
+                Some(_) | None => return Err(self.failed("sending with", &error)),
             }
         }
     }
@@ -303,6 +299,7 @@ impl Drop for Producer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::Tag;
 
     fn refused(tag: usize, bytes: usize) -> Undelivered {
         let code = Code::MessageSizeTooLarge;

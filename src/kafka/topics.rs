@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::Producer as _;
 
+use super::ClientOptions;
 use super::admin::{self, NewTopic};
 use super::failure::{Failure, Verdict, Why, classify, of_code};
 use super::options::Purpose;
 use super::producer::Producer;
 use super::threads::on_thread;
-use super::ClientOptions;
 
 /// How long a look-up may take, connecting included.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -27,6 +27,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::ClientOptions;
 use super::admin::{self, NewTopic};
 use super::context::Context;
 use super::failure::{Failure, Verdict, Why, classify, of_code};
@@ -34,7 +35,6 @@ use super::options::Purpose;
 use super::producer::Producer;
 use super::threads::on_thread;
 use super::topics::{self, Topic, explain};
-use super::ClientOptions;
 
 /// How long a read may take. After fencing nobody else writes here, so what it waits for is the
 /// broker: completing the fenced transactions, or becoming leader.
@@ -102,10 +102,7 @@ impl StateTopic {
     /// # Errors
     /// It is missing or must not be seen, or its shape could lose what is in it: each with the
     /// command that mends it.
-    pub async fn open(
-        options: &ClientOptions,
-        about: StateTopicOptions,
-    ) -> Result<Self, Failure> {
+    pub async fn open(options: &ClientOptions, about: StateTopicOptions) -> Result<Self, Failure> {
         let options = options.clone();
         on_thread("looking at a state topic", move || Self::open_now(options, &about)).await
     }
@@ -251,14 +248,20 @@ impl StateTopic {
     }
 
     /// What mends itself before the deadline is waited for.
-    fn tolerate(&self, consumer: &BaseConsumer<Context>, error: &KafkaError) -> Result<(), Failure> {
+    fn tolerate(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        error: &KafkaError,
+    ) -> Result<(), Failure> {
         if let Some((code, reason)) = consumer.client().context().denied() {
             let name = self.topic.name();
             return Err(of_code(code, format!("reading topic {name} failed: {reason}")));
         }
         match self.unread(error) {
             Failure::Restart { why: Why::Unreachable, .. } => Ok(()),
-            failure => Err(failure),
+            failure @ (Failure::Restart { .. }
+            | Failure::Quarantine { .. }
+            | Failure::Stop { .. }) => Err(failure),
         }
     }
 }
