@@ -68,6 +68,8 @@ pub(super) fn describe(
     let how = limits();
     let results = with_client(options, &doing, |admin| admin.describe_configs(&which, &how))?;
     match results.into_iter().next() {
+        // rdkafka gives an empty configuration where the broker denies it.
+        Some(Ok(found)) if found.entries.is_empty() => Ok(None),
         Some(Ok(found)) => {
             let entries = found.entries.into_iter();
             Ok(Some(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()))

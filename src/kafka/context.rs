@@ -152,6 +152,10 @@ impl ClientContext for Context {
         if is_disturbance(facility, line) {
             self.disturbed(line.to_owned());
         }
+        // "Current transaction failed": said at once, long before the records time out.
+        if facility == "TXNERR" {
+            self.deliveries.transaction_broke();
+        }
         // One table of options serves producers and consumers; that some are for one kind only is
         // no news.
         if facility == "CONFWARN" {

@@ -4,7 +4,7 @@
 //! number, not for a time. This replaces librdkafka's own flush, which looks every 100 ms and makes
 //! that the duration of each commit.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -24,6 +24,8 @@ pub(super) struct Deliveries {
     awaited: AtomicUsize,
     failures: Mutex<Vec<Undelivered>>,
     failed: AtomicUsize,
+    /// The transaction has failed; what is on the way may stay there for long.
+    broken: AtomicBool,
     changed: Condvar,
     /// Belongs to the condition; it guards no data, the counters are atomic.
     gate: Mutex<()>,
@@ -62,9 +64,20 @@ impl Deliveries {
         // Either the waiting thread wrote its number before it looked at the count, and it is seen
         // here; or it looks after the count went down, and sees that.
         if left < self.awaited.load(Ordering::SeqCst) {
-            drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
-            self.changed.notify_all();
+            self.wake();
         }
+    }
+
+    fn wake(&self) {
+        drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// The transaction has failed as a whole, which ends every wait: a partition that could not be
+    /// added to it keeps its records in the queue until they time out.
+    pub(super) fn transaction_broke(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.wake();
     }
 
     /// A record did not arrive.
@@ -85,9 +98,9 @@ impl Deliveries {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Whether any record failed; cheap enough to be asked for each chunk.
+    /// Whether any record failed, or the transaction as a whole; cheap enough for each chunk.
     pub(super) fn any_failed(&self) -> bool {
-        self.failed.load(Ordering::SeqCst) > 0
+        self.failed.load(Ordering::SeqCst) > 0 || self.broken.load(Ordering::SeqCst)
     }
 
     /// The failed records, those that tell why in front.
@@ -95,8 +108,22 @@ impl Deliveries {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until at most so many are on the way.
+    /// Waits until at most so many are on the way, or until the transaction broke.
     pub(super) fn wait(&self, at_most: usize, deadline: Instant) -> Result<(), Late> {
+        self.wait_unless(&self.broken, at_most, deadline)
+    }
+
+    /// Waits for the reports of all that an abort has thrown away.
+    pub(super) fn settle(&self, deadline: Instant) -> Result<(), Late> {
+        self.wait_unless(&AtomicBool::new(false), 0, deadline)
+    }
+
+    fn wait_unless(
+        &self,
+        broken: &AtomicBool,
+        at_most: usize,
+        deadline: Instant,
+    ) -> Result<(), Late> {
         if self.in_flight() <= at_most {
             return Ok(());
         }
@@ -104,7 +131,7 @@ impl Deliveries {
         let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let result = loop {
             let in_flight = self.in_flight();
-            if in_flight <= at_most {
+            if in_flight <= at_most || broken.load(Ordering::SeqCst) {
                 break Ok(());
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -159,6 +186,18 @@ mod tests {
             assert_eq!(deliveries.wait(3, soon()), Ok(()));
         });
         assert_eq!(deliveries.in_flight(), 3);
+    }
+
+    #[test]
+    fn a_broken_transaction_ends_the_wait_and_is_a_failure() {
+        let deliveries = Deliveries::default();
+        deliveries.sent();
+        thread::scope(|scope| {
+            scope.spawn(|| deliveries.transaction_broke());
+            assert_eq!(deliveries.wait(0, soon()), Ok(()));
+        });
+        assert!(deliveries.any_failed());
+        assert_eq!(deliveries.settle(Instant::now()), Err(Late { in_flight: 1 }));
     }
 
     #[test]

@@ -40,7 +40,7 @@
 //!
 //! Guarantee: a committed record is visible with the progress that covers it, or neither is.
 //! Bounded by: bytes in every queue, a deadline on every call.
-//! Tested by: `tests/services/kafka_publisher.rs`, `kafka_fence.rs`, `kafka_topics.rs`.
+//! Tested by: `tests/services/kafka_publisher.rs`, `kafka_fence.rs`, `kafka_topics.rs`, `kafka_access.rs`.
 
 mod admin;
 mod chunk;

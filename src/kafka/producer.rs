@@ -8,6 +8,7 @@
 //! an abort that follows a failed record, the next, perfectly good transaction may fail with
 //! skipped sequence numbers. So whoever gets a failure from here drops the producer.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use super::ClientOptions;
 use super::chunk::{Header, Record};
 use super::context::Context;
 use super::deliveries::Undelivered;
-use super::failure::{Failure, Verdict, Why, classify, is_too_large, of_code};
+use super::failure::{Failure, Verdict, Why, classify, is_aftermath, is_too_large, of_code};
 use super::options::Purpose;
 
 /// How long one call into librdkafka may block before we look at the deadline and at what it told
@@ -46,6 +47,7 @@ const REFILL_DIVISOR: usize = 8;
 /// A producer, with a thread that takes its delivery reports.
 pub(super) struct Producer {
     name: String,
+    transactional: bool,
     batch_bytes: usize,
     /// Taken out by the drop.
     inner: Option<ThreadedProducer<Context>>,
@@ -72,11 +74,9 @@ impl Producer {
         };
         let context = Context::new(&name, options.token());
         let created = options.config(purpose).create_with_context(context);
-        let inner = created.map_err(|error| match classify(&format!("making {name}"), &error) {
-            Verdict::Final(failure) => failure,
-            Verdict::Retry(fact) => Failure::restart(Why::Doubt, fact),
-        })?;
-        Ok(Self { name, batch_bytes: options.batch_bytes(), inner: Some(inner) })
+        let inner = created.map_err(|error| final_of(&format!("making {name}"), &error))?;
+        let transactional = matches!(purpose, Purpose::Transactions { .. });
+        Ok(Self { name, transactional, batch_bytes: options.batch_bytes(), inner: Some(inner) })
     }
 
     pub(super) fn inner(&self) -> &ThreadedProducer<Context> {
@@ -215,18 +215,17 @@ impl Producer {
     }
 
     fn failed(&self, doing: &str, error: &KafkaError) -> Failure {
-        match classify(&format!("{doing} {}", self.name), error) {
-            Verdict::Final(failure) => self.root_of(failure),
-            Verdict::Retry(fact) => Failure::restart(Why::Doubt, fact),
-        }
+        self.root_of(final_of(&format!("{doing} {}", self.name), error))
     }
 
     /// The first fatal error of a producer explains all later ones.
     fn root_of(&self, failure: Failure) -> Failure {
-        match self.inner().client().fatal_error() {
-            Some((code, reason)) => of_code(code, format!("{} is dead: {reason}", self.name)),
-            None => failure,
-        }
+        self.fatal().unwrap_or(failure)
+    }
+
+    fn fatal(&self) -> Option<Failure> {
+        let (code, reason) = self.inner().client().fatal_error()?;
+        Some(of_code(code, format!("{} is dead: {reason}", self.name)))
     }
 
     fn undrained(&self, in_flight: usize, when: &str) -> Failure {
@@ -234,18 +233,52 @@ impl Producer {
         Failure::restart(Why::Unreachable, fact)
     }
 
-    /// What the failed records mean.
+    /// What the failed records mean, or a transaction that failed without one. Aborts, since only
+    /// then every record is reported, and the failed ones of a batch are known together.
     fn undelivered(&self) -> Failure {
-        let failures = self.context().deliveries().failures();
-        match failures.first() {
-            Some(first) if is_too_large(first.code) => too_large(&failures, self.batch_bytes),
-            Some(first) => {
-                let Undelivered { topic, tag, code, .. } = first;
-                let fact = format!("topic {topic} did not take record {}: {code}", tag.0);
-                self.root_of(of_code(*code, fact))
-            }
-            None => Failure::restart(Why::Doubt, format!("a record of {} failed", self.name)),
+        // A producer whose transaction has failed answers a begin with the reason of that.
+        let reason = self.transactional.then(|| self.inner().begin_transaction().err()).flatten();
+        // Asked now, for the abort of a transaction that no partition was added to is a fatal error
+        // of its own.
+        let fatal = self.fatal();
+        if self.transactional {
+            self.abort();
         }
+        let deliveries = self.context().deliveries();
+        // If it ends by its deadline, what was reported has to do.
+        let settled = deliveries.settle(Instant::now() + ABORT_TIMEOUT);
+        let failures = deliveries.failures();
+        let telling = failures.first().filter(|first| !is_aftermath(first.code));
+        if let Some(fatal) = fatal {
+            return fatal;
+        }
+        match (telling, reason) {
+            (Some(first), _) if is_too_large(first.code) && settled.is_ok() => {
+                too_large(&failures, self.batch_bytes)
+            }
+            (Some(Undelivered { topic, tag, code, .. }), _) => {
+                let fact = format!("topic {topic} did not take record {}: {code}", tag.0);
+                of_code(*code, fact)
+            }
+            (None, Some(error)) => {
+                let topics: BTreeSet<_> = failures.iter().map(|it| it.topic.as_str()).collect();
+                let topics = topics.into_iter().collect::<Vec<_>>().join(", ");
+                let doing = format!("sending to {topics} in a transaction of {}", self.name);
+                final_of(&doing, &error)
+            }
+            (None, None) => {
+                let fact = format!("records of {} were thrown away", self.name);
+                Failure::restart(Why::Doubt, fact)
+            }
+        }
+    }
+}
+
+/// What an error means that is not to be tried again.
+fn final_of(doing: &str, error: &KafkaError) -> Failure {
+    match classify(doing, error) {
+        Verdict::Final(failure) => failure,
+        Verdict::Retry(fact) => Failure::restart(Why::Doubt, fact),
     }
 }
 

@@ -69,7 +69,11 @@ async fn each_missing_right_is_named_until_none_is_missing() {
     allow(&kafka, ResourceKind::TransactionalId, &relay.id_prefix(), Operation::Write).await;
     let fenced = relay.fence().await.unwrap();
 
-    let failure = fenced.read_progress(&state, KEY).await.unwrap_err();
+    // An empty topic needs no reader; one with a record does.
+    let (_, publisher) = fenced.read_progress(&state, KEY).await.unwrap();
+    publisher.commit(Bytes::from_static(b"first")).await.unwrap();
+    drop(publisher);
+    let failure = relay.fence().await.unwrap().read_progress(&state, KEY).await.unwrap_err();
     assert!(stop(&failure).contains("Read on the consumer group"), "{failure}");
     allow(&kafka, ResourceKind::Group, "postrider.", Operation::Read).await;
 
