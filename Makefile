@@ -17,9 +17,9 @@ test: preflight format lint build services ## everything that must hold before a
 test-full: test ## what takes longer: wide property tests, release build, a timed demo
 	POSTRIDER_PROPERTY_SECONDS=20 $(CARGO) test $(LOCKED) --lib
 	DEMO_SECONDS=10 $(MAKE) demo
+	$(CARGO) build $(LOCKED) --release --bins
 
 demo: preflight services ## start Postgres and Kafka, make the outbox table, say what runs where
-	$(CARGO) build $(LOCKED) --bins
 	./target/debug/drill up
 
 services: build ## fetch Postgres 13-18, Kafka, psql and promtool once, into .services
@@ -38,5 +38,7 @@ lint:
 tidy: ## the house style alone
 	$(CARGO) test $(LOCKED) --test tidy
 
+# Always all targets: tests give some dependencies more features, and a build without them would
+# compile those again, back and forth.
 build:
 	$(CARGO) build $(LOCKED) --all-targets

@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 /// The harness itself failed; 1 is kept for what a check found.
 const BROKEN: u8 = 4;
 
+/// As clap ends on what it does not understand.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
     let Drill { command } = Drill::parse();
     match run(command) {
@@ -34,7 +37,14 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Services(Services::Fetch) => cluster::fetch(&|line| eprintln!("{line}"))?,
         Command::Services(Services::List) => say(&cluster::listing()?),
         Command::Up { seconds } => up::up(seconds.map(Duration::from_secs), &say)?,
-        Command::Load(load) => say(&runtime()?.block_on(until_told(load))?.to_string()),
+        Command::Load(load) => {
+            let options = load.options();
+            if let Err(mistake) = options.check() {
+                eprintln!("drill: {mistake:#}");
+                return Ok(USAGE);
+            }
+            say(&runtime()?.block_on(until_told(options))?.to_string());
+        }
         Command::Check(args) => return Ok(runtime()?.block_on(check::run(args)).exit_code()),
         Command::Linger { version, how } => how.linger(version, &say)?,
     }
@@ -42,9 +52,9 @@ fn run(command: Command) -> anyhow::Result<u8> {
 }
 
 /// A load that Ctrl-C ends in order: what was begun is finished and counted.
-async fn until_told(load: load::command::LoadCommand) -> anyhow::Result<load::Summary> {
+async fn until_told(options: load::Options) -> anyhow::Result<load::Summary> {
     let stop = CancellationToken::new();
-    let running = load::run(load.options(), stop.clone());
+    let running = load::run(options, stop.clone());
     tokio::pin!(running);
     tokio::select! {
         summary = &mut running => return summary,

@@ -80,15 +80,19 @@ pub async fn inspect(
     if wal_level != "logical" {
         defects.push(Defect::WalLevel(wal_level));
     }
-    // pg_publication_tables lists partitions, or the root when changes go by it; either will do.
+    // Named itself, or listed by way of all tables or a schema. The list holds a partitioned table's
+    // partitions unless changes go by the root, so one of them stands for it.
     const TABLE: &str = "select c.relkind in ('r', 'p'), c.relpersistence = 'p', \
         array(select attname::text from pg_attribute \
               where attrelid = c.oid and attnum > 0 and not attisdropped), \
         exists (select from pg_publication p \
                 where p.pubinsert and (p.puballtables or exists ( \
+                    select from pg_publication_rel r \
+                    where r.prpubid = p.oid and r.prrelid = c.oid) or exists ( \
                     select from pg_publication_tables t \
+                    join pg_namespace n on n.nspname = t.schemaname \
                     join pg_class member on member.relname = t.tablename \
-                        and member.relnamespace = t.schemaname::regnamespace \
+                        and member.relnamespace = n.oid \
                     where t.pubname = p.pubname and (member.oid = c.oid or exists ( \
                         select from pg_inherits i \
                         where i.inhparent = c.oid and i.inhrelid = member.oid))))) \

@@ -14,6 +14,7 @@ mod cluster_warden;
 mod end_to_end;
 mod golden;
 mod harness;
+mod inspect;
 mod kafka_access;
 mod kafka_fence;
 mod kafka_publisher;

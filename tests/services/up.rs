@@ -92,3 +92,21 @@ async fn help_of_drill_fits_eighty_columns() {
         assert!(wide.is_empty(), "{wide:?}");
     }
 }
+
+#[tokio::test]
+async fn mistakes_end_with_two_and_failures_with_four() {
+    let nobody = "postgresql://u:hunter2@127.0.0.1:1/d";
+    for (arguments, code, words) in [
+        (&["load", "--postgres", nobody, "--rate", "0"][..], 2, "rate is 0"),
+        (&["load", "--postgres", nobody, "--workers", "0"], 2, "workers is 0"),
+        (&["load", "--postgres", "garbage"], 2, "read the database's URL"),
+        (&["load", "--postgres", nobody, "--seconds", "1"], 4, "connect to Postgres"),
+        (&["check", "--postgres", nobody, "--kafka", "127.0.0.1:1"], 4, "127.0.0.1, port 1"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_drill")).args(arguments).output().unwrap();
+        let (found, out, errors) = said(&output);
+        assert_eq!(found, Some(code), "{arguments:?}: {out}{errors}");
+        assert!((out.clone() + &errors).contains(words), "{arguments:?}: {out}{errors}");
+        assert!(!errors.contains("hunter2") && !out.contains("hunter2"), "{out}{errors}");
+    }
+}

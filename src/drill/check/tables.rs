@@ -9,7 +9,7 @@ use std::pin::pin;
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::TryStreamExt as _;
 use tokio::task::JoinSet;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
@@ -231,6 +231,16 @@ fn quoted(column: &str) -> String {
 
 type Connected = (Client, JoinSet<Result<(), tokio_postgres::Error>>);
 
+/// Where a configuration leads to, for messages; it may hold a password besides.
+fn places(config: &Config) -> String {
+    let hosts = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(folder) => folder.display().to_string(),
+    });
+    let ports: Vec<String> = config.get_ports().iter().map(u16::to_string).collect();
+    format!("{}, port {}", hosts.collect::<Vec<_>>().join(" or "), ports.join(" or "))
+}
+
 /// Connects with TLS unless the URL says `sslmode=disable` or the server has none to offer.
 async fn connect(url: &str, root_certificates: Option<&std::path::Path>) -> Result<Connected> {
     // The URL may hold a password: it is not repeated in messages.
@@ -242,7 +252,7 @@ async fn connect(url: &str, root_certificates: Option<&std::path::Path>) -> Resu
     }
     config.application_name("drill check");
     let mut driver = JoinSet::new();
-    let failed = || format!("connect to Postgres at {:?}", config.get_hosts());
+    let failed = || format!("connect to Postgres at {}", places(&config));
     let client = if config.get_ssl_mode() == SslMode::Disable {
         let (client, connection) = config.connect(NoTls).await.with_context(failed)?;
         driver.spawn(connection);

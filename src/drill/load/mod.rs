@@ -40,7 +40,7 @@ pub use tally::{Summary, Tally};
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The database: a libpq URL or connection string, without TLS.
-    pub url: String,
+    pub postgres: String,
     /// What the plan is made from.
     pub seed: u64,
     /// Transactions a second, on average.
@@ -67,7 +67,7 @@ impl Options {
     /// The usual limits; ends on request only, unless `count` or `duration` is set.
     pub fn new(url: &str, seed: u64, rate: f64, history: PathBuf) -> Self {
         Self {
-            url: url.to_owned(),
+            postgres: url.to_owned(),
             seed,
             rate,
             workers: 8,

@@ -56,6 +56,29 @@ pub struct Load {
     writer: Writer,
 }
 
+impl Options {
+    /// Refuses what no load could be made of: the user's mistakes, before anything is touched.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and the rule.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.rate > 0.0 && self.rate <= RATE_MAX,
+            "rate is {}, but it must be above 0 and at most {RATE_MAX} transactions a second",
+            self.rate
+        );
+        ensure!(
+            (1..=WORKERS_MAX).contains(&self.workers),
+            "workers is {}, but it must be 1 to {WORKERS_MAX}, a connection each",
+            self.workers
+        );
+        self.mix.check()?;
+        Config::from_str(&self.postgres).context("read the database's URL")?;
+        Ok(())
+    }
+}
+
 /// Runs a load to its end, or until `stop` is cancelled.
 pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<Summary> {
     Load::start(options, stop).await?.finish().await
@@ -64,18 +87,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<Su
 impl Load {
     /// Sets up the tables, creates the history and starts the workers.
     pub async fn start(options: Options, stop: CancellationToken) -> anyhow::Result<Self> {
-        ensure!(
-            options.rate > 0.0 && options.rate <= RATE_MAX,
-            "rate is {}, but it must be above 0 and at most {RATE_MAX} transactions a second",
-            options.rate
-        );
-        ensure!(
-            (1..=WORKERS_MAX).contains(&options.workers),
-            "workers is {}, but it must be 1 to {WORKERS_MAX}, a connection each",
-            options.workers
-        );
+        options.check()?;
         let plan = Plan::new(options.seed, options.mix.clone())?;
-        let mut config = Config::from_str(&options.url).context("read the database's URL")?;
+        let mut config = Config::from_str(&options.postgres).context("read the database's URL")?;
         config.application_name("drill load");
         let (client, driver) = connect(&config).await.context("connect to Postgres")?;
         setup(&client, &plan).await.context("set up the tables of the load")?;
