@@ -45,6 +45,7 @@ pub mod config;
 pub mod daemon;
 pub mod drill;
 pub mod event;
+pub mod kafka;
 pub mod lsn;
 pub mod observe;
 pub mod outbox;
