@@ -22,9 +22,10 @@
 //! ```text
 //!   bin          postrider, drill: parse, assemble, map the result to an exit code
 //!   drill        real servers on loopback, load, faults, and the checker that judges
-//!   relay        the role of `postrider run`; routing, which waits for its publisher
+//!   relay        the role of `postrider run`; the machine and the routing of the relay to come
 //!   outbox       hop 1 for Rust writers
-//!   replication  the replication connection and its decoder, which wait for their relay
+//!   kafka        the transactional publisher, fencing, progress topics: wait for their relay
+//!   replication  the replication connection and its decoder: wait for their relay
 //!   postgres     ordinary SQL: settings, TLS, pool, migrations
 //!   daemon       one order of starting and stopping, signals, tasks, exit codes
 //!   observe      logs, metrics, GET /live /ready /metrics
