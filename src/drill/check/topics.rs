@@ -350,8 +350,8 @@ fn record(message: &BorrowedMessage<'_>, keys: &mut Names) -> Record {
         id,
         offset: message.offset(),
         timestamp: message.timestamp().to_millis().unwrap_or_default(),
-        version: header(message, VERSION_HEADER).map_or(Number::ABSENT, Number::parse),
-        lsn: header(message, LSN_HEADER).map_or(Number::ABSENT, Number::parse_lsn),
+        version: number(message, VERSION_HEADER, Number::parse),
+        lsn: number(message, LSN_HEADER, Number::parse_lsn),
         payload: digest(message.payload()),
         key: message.key().map_or(NO_KEY, |key| keys.intern(key)),
         id_header,
@@ -360,17 +360,39 @@ fn record(message: &BorrowedMessage<'_>, keys: &mut Names) -> Record {
 }
 
 fn id_of(message: &BorrowedMessage<'_>) -> (u128, IdHeader) {
-    match header(message, ID_HEADER).map(Uuid::try_parse_ascii) {
-        None => (0, IdHeader::Absent),
-        Some(Err(_)) => (0, IdHeader::Unreadable),
-        Some(Ok(id)) => (id.as_u128(), IdHeader::Uuid),
+    match header(message, ID_HEADER) {
+        Header::Absent => (0, IdHeader::Absent),
+        Header::Ambiguous => (0, IdHeader::Unreadable),
+        Header::Value(text) => match Uuid::try_parse_ascii(text) {
+            Ok(id) => (id.as_u128(), IdHeader::Uuid),
+            Err(_) => (0, IdHeader::Unreadable),
+        },
     }
 }
 
-/// The header's value; present without a value counts as empty.
-fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a [u8]> {
-    let mut headers = message.headers()?.iter();
-    headers.find(|header| header.key == name).map(|header| header.value.unwrap_or_default())
+fn number(message: &BorrowedMessage<'_>, name: &str, parse: fn(&[u8]) -> Number) -> Number {
+    match header(message, name) {
+        Header::Absent => Number::ABSENT,
+        Header::Ambiguous => Number::UNREADABLE,
+        Header::Value(text) => parse(text),
+    }
+}
+
+/// What a record says under one name.
+enum Header<'a> {
+    Absent,
+    /// Present without a value counts as empty.
+    Value(&'a [u8]),
+    /// Several that differ. Some clients take the first and some the last, so it says nothing.
+    Ambiguous,
+}
+
+fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> Header<'a> {
+    let all = message.headers().into_iter().flat_map(|headers| headers.iter());
+    let mut values =
+        all.filter(|header| header.key == name).map(|header| header.value.unwrap_or_default());
+    let Some(value) = values.next() else { return Header::Absent };
+    if values.all(|other| other == value) { Header::Value(value) } else { Header::Ambiguous }
 }
 
 /// Which rows no read_committed reader has shown yet: what draining waits for.

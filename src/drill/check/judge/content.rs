@@ -1,6 +1,6 @@
 //! Do records carry what the rows hold, and do the tables hold what the writers wrote?
 
-use super::super::evidence::{Fate, NO_KEY, Number, Row, Write};
+use super::super::evidence::{Evidence, Fate, NO_KEY, Number, Row, Write};
 use super::super::verdict::{Check, Name, Witness};
 use super::findings::Findings;
 use super::tally::{Sighting, Tally};
@@ -18,13 +18,11 @@ pub(super) fn unaltered(tally: &Tally<'_>) -> Check {
             ..tally.witness(seen)
         });
     }
-    let tables = &tally.evidence.tables;
-    let unread: Vec<&str> =
-        tables.iter().filter(|table| !table.has_payload).map(|table| table.name.as_str()).collect();
     let reason = if checked == 0 {
         Some("no row was published".to_owned())
     } else {
-        (!unread.is_empty()).then(|| format!("payloads not compared for {}", unread.join(", ")))
+        let unread = tally.tables_without(|table| table.has_payload);
+        unread.map(|tables| format!("payloads not compared for {tables}"))
     };
     findings.check(Name::Content, "records", checked, reason)
 }
@@ -61,9 +59,13 @@ pub(super) fn table_keeps_writes(tally: &Tally<'_>) -> Check {
     let Some(history) = &evidence.history else {
         return findings.check(Name::Table, "writes", 0, Some("no history was given".to_owned()));
     };
+    let mut checked = 0;
     for write in &history.writes {
         let mut found = evidence.rows_of(write.id).map(|index| &evidence.rows[index]).peekable();
-        let Some(first) = found.peek().copied() else {
+        let first = found.peek().copied();
+        // Of a doubtful row that is not there, nothing is known and nothing was compared.
+        checked += u64::from(first.is_some() || write.fate != Fate::Unknown);
+        let Some(first) = first else {
             if write.fate == Fate::Committed {
                 findings.add("lost in the table", (0, write.at_us.unsigned_abs()), || Witness {
                     what: "commit was acknowledged, the row is gone".to_owned(),
@@ -84,9 +86,44 @@ pub(super) fn table_keeps_writes(tally: &Tally<'_>) -> Check {
             });
         }
     }
-    let checked = history.writes.len() as u64;
-    let reason = (checked == 0).then(|| "the history has no writes".to_owned());
+    halves(tally, &history.writes, &mut findings);
+    let reason = match (history.writes.is_empty(), checked) {
+        (true, _) => Some("the history has no writes".to_owned()),
+        (false, 0) => Some("the history has doubtful writes only, and none is there".to_owned()),
+        (false, _) => None,
+    };
     findings.check(Name::Table, "writes", checked, reason)
+}
+
+/// A transaction nobody knows the end of is there whole or not at all.
+fn halves(tally: &Tally<'_>, writes: &[Write], findings: &mut Findings) {
+    let mut doubtful: Vec<(u64, bool, &Write)> = writes
+        .iter()
+        .filter(|write| write.fate == Fate::Unknown)
+        .map(|write| (write.op, !tally.evidence.rows_of(write.id).is_empty(), write))
+        .collect();
+    // The missing rows of a transaction first.
+    doubtful.sort_by_key(|&(op, there, _)| (op, there));
+    for group in doubtful.chunk_by(|one, next| one.0 == next.0) {
+        let missing = group.iter().filter(|(_, there, _)| !there).count();
+        if missing == 0 || missing == group.len() {
+            continue;
+        }
+        findings.add("half of a transaction", (3, group[0].0), || Witness {
+            what: format!("{missing} of its {} rows are gone, this one first", group.len()),
+            ..write_witness(tally, group[0].2)
+        });
+    }
+}
+
+/// Rows of other writers are legal; a history of another run looks the same, so it is said.
+pub(super) fn unheard_of(evidence: &Evidence) -> Option<String> {
+    let history = evidence.history.as_ref()?;
+    let unheard = |row: &&Row| !row.late && history.write_of(row.id).is_none();
+    let count = evidence.rows.iter().filter(unheard).count();
+    (count > 0).then(|| {
+        format!("{count} rows are not in the history: of other writers, or it is of another run")
+    })
 }
 
 fn as_written(tally: &Tally<'_>, write: &Write, row: &Row) -> bool {

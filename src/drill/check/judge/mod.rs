@@ -35,13 +35,14 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         readable(&tally),
     ];
     let violated = checks.iter().any(|check| check.result == Judged::Violated);
-    let outcome = match (violated, evidence.rows.is_empty()) {
+    let outcome = match (violated, evidence.rows.iter().all(|row| row.late)) {
         (true, _) => Outcome::Violated,
         (false, true) => Outcome::Vacuous,
         (false, false) => Outcome::Pass,
     };
     let mut notes = evidence.notes.clone();
     notes.extend(order::gaps_in_tables(evidence));
+    notes.extend(content::unheard_of(evidence));
     Verdict { outcome, seen: seen(&tally), checks, notes }
 }
 

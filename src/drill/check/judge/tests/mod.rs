@@ -1,6 +1,7 @@
 //! The checker is checked: each planted fault is found, named and witnessed, clean evidence
 //! passes, and every field of a row and a record matters to some verdict.
 
+mod legal;
 mod planted;
 mod random;
 
