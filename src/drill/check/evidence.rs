@@ -127,6 +127,8 @@ pub struct PartitionLog {
     pub end: i64,
     /// How far a read_committed reader gets. Below `end`, a transaction is open at this offset.
     pub stable: i64,
+    /// The open transaction at `stable` is a new one: before it, readers were getting ahead.
+    pub moving: bool,
     /// What a read_uncommitted reader sees, in offset order.
     pub records: Vec<Record>,
 }
