@@ -291,8 +291,9 @@ fn read_topic(
                 heard = Instant::now();
                 debug_assert_eq!(message.topic(), name);
                 let Some(progress) = partitions.get_mut(&message.partition()) else { continue };
-                progress.take(&message, level, &mut evidence.keys);
-                if level == Level::Committed {
+                // What lies beyond the end is not in the evidence yet, so it is still missing.
+                let taken = progress.take(&message, level, &mut evidence.keys);
+                if taken && level == Level::Committed {
                     missing.found(evidence, progress.log.topic, &message);
                 }
             }
@@ -351,16 +352,17 @@ impl Progress {
     }
 
     /// Keeps a message, unless it lies beyond the end taken: the next round, if there is one,
-    /// starts exactly there and sees it again.
-    fn take(&mut self, message: &BorrowedMessage<'_>, level: Level, keys: &mut Names) {
+    /// starts exactly there and sees it again. Says whether it was kept.
+    fn take(&mut self, message: &BorrowedMessage<'_>, level: Level, keys: &mut Names) -> bool {
         let offset = message.offset();
         if offset >= self.target(level) {
-            return;
+            return false;
         }
         match level {
             Level::Uncommitted => self.log.records.push(record(message, keys)),
             Level::Committed => self.committed.push(offset),
         }
+        true
     }
 
     /// Marks the records that read_committed shows too. One that it shows alone was lost on the

@@ -8,22 +8,28 @@ use super::tally::{Sighting, Tally};
 /// Content: key, value and version header of every committed record, against its row.
 pub(super) fn unaltered(tally: &Tally<'_>) -> Check {
     let mut findings = Findings::default();
-    let mut checked = 0;
+    let (mut checked, mut unversioned) = (0, 0_u64);
     for seen in tally.sightings().filter(|seen| seen.record.committed) {
         let Some((_, row)) = seen.row else { continue };
         checked += 1;
+        let without = row.version.get().is_some() && seen.record.version == Number::ABSENT;
+        unversioned += u64::from(without);
         let Some((fault, what)) = alteration(tally, seen, row) else { continue };
         findings.add(fault, (0, seen.record.offset.unsigned_abs()), || Witness {
             what: what.clone(),
             ..tally.witness(seen)
         });
     }
-    let reason = if checked == 0 {
-        Some("no row was published".to_owned())
-    } else {
-        let unread = tally.tables_without(|table| table.has_payload);
-        unread.map(|tables| format!("payloads not compared for {tables}"))
-    };
+    let mut reasons = Vec::new();
+    if checked == 0 {
+        reasons.push("no row was published".to_owned());
+    } else if let Some(tables) = tally.tables_without(|table| table.has_payload) {
+        reasons.push(format!("payloads not compared for {tables}"));
+    }
+    if unversioned > 0 {
+        reasons.push(format!("{unversioned} records have no header aggregateversion to compare"));
+    }
+    let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
     findings.check(Name::Content, "records", checked, reason)
 }
 
@@ -122,7 +128,7 @@ pub(super) fn unheard_of(evidence: &Evidence) -> Option<String> {
     let unheard = |row: &&Row| !row.late && history.write_of(row.id).is_none();
     let count = evidence.rows.iter().filter(unheard).count();
     (count > 0).then(|| {
-        format!("{count} rows are not in the history: of other writers, or it is of another run")
+        format!("{count} rows are not in the history: of other writers or newer, or it is of another run")
     })
 }
 

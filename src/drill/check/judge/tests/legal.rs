@@ -124,8 +124,12 @@ fn what_could_not_be_compared_is_said() {
     let mut world = small_world();
     world.evidence.tables[1].has_version = false;
     world.evidence.rows[0].txid = Number::ABSENT;
+    let at = world.nth(0);
+    world.record_at(at).version = Number::ABSENT;
     let verdict = world.judge();
     assert_eq!(verdict.outcome, Outcome::Pass, "{verdict:#?}");
+    let reason = verdict.check(Name::Content).reason.as_deref().unwrap_or_default();
+    assert!(reason.contains("1 records have no header aggregateversion"), "{reason}");
     let reason = verdict.check(Name::I4).reason.as_deref().unwrap_or_default();
     assert!(reason.contains("no column aggregateversion in public.outbox_two"), "{reason}");
     let reason = verdict.check(Name::I5).reason.as_deref().unwrap_or_default();
