@@ -10,6 +10,7 @@ use bench::{Bench, Event, PARTITIONS, Shape, TIMEOUT, is, producer, publish_by, 
 use rdkafka::producer::Producer as _;
 
 mod bench;
+mod live;
 
 #[tokio::test]
 async fn check_passes_a_faithful_publisher() {

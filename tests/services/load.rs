@@ -197,6 +197,34 @@ async fn a_killed_postgres_leaves_doubts_but_no_lies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ok_survives_a_kill_where_commits_are_asynchronous_by_default() {
+    let server = blocking(|| {
+        // Without a synchronous commit, what was confirmed since the WAL writer's last round is lost.
+        let options = PostgresOptions::version(17)
+            .set("synchronous_commit", "off")
+            .set("wal_writer_delay", "10s")
+            .set("wal_writer_flush_after", "1GB");
+        let server = Postgres::start(shared_run(), options).unwrap();
+        server.create_database("drill").unwrap();
+        server
+    })
+    .await;
+    let scene = scene(&server.url("drill"), 19, 200.0);
+    let mix = scene.options.mix.clone();
+    let load = Load::start(scene.options.clone(), CancellationToken::new()).await.unwrap();
+    wait_until(DEADLINE, "100 commits", async || (load.tally().ok > 100).then_some(())).await;
+    let server = blocking(move || {
+        server.kill().unwrap();
+        server.start_again(&[]).unwrap();
+        server
+    })
+    .await;
+    let (summary, told) = finish(load, &scene).await;
+    assert!(summary.ok > 100, "{summary}");
+    verify(&connect(&server.url("drill")).await.unwrap(), &mix, &told).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_lost_is_unknown() {
     let database = postgres(17).await;
     let proxy = Proxy::bind(Protocol::Opaque).unwrap();

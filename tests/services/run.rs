@@ -12,7 +12,7 @@ use postrider::drill::cluster::{
 use rustix::process::Signal;
 
 use crate::harness::{blocking, postgres};
-use crate::shipped::{DEADLINE, Daemon, folder, postrider, said};
+use crate::shipped::{DEADLINE, Daemon, drill, folder, postrider, said};
 
 fn run(url: &str) -> Command {
     let mut command = postrider(&["run", "--outbox.check_interval=100ms"]);
@@ -52,11 +52,25 @@ async fn a_typo_in_file_variable_and_flag_is_one_error_and_nothing_is_bound() {
 
 #[tokio::test]
 async fn help_fits_eighty_columns() {
-    for arguments in [&["--help"][..], &["run", "--help"], &["init", "--help"]] {
-        let (code, out, _) = said(&postrider(arguments).output().unwrap());
-        assert_eq!(code, Some(0));
+    let of_postrider = [&["--help"][..], &["run", "--help"], &["init", "--help"]].map(postrider);
+    let of_drill = [
+        &["--help"][..],
+        &["-h"],
+        &["services", "--help"],
+        &["services", "fetch", "--help"],
+        &["services", "list", "--help"],
+        &["up", "--help"],
+        &["load", "--help"],
+        &["load", "-h"],
+        &["check", "--help"],
+        &["check", "-h"],
+    ]
+    .map(drill);
+    for mut command in of_postrider.into_iter().chain(of_drill) {
+        let (code, out, _) = said(&command.output().unwrap());
+        assert_eq!(code, Some(0), "{command:?}");
         let wide: Vec<&str> = out.lines().filter(|line| line.chars().count() > 80).collect();
-        assert!(wide.is_empty(), "{wide:?}");
+        assert!(wide.is_empty(), "{command:?}: {wide:?}");
     }
 }
 

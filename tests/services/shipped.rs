@@ -1,4 +1,4 @@
-//! The shipped `postrider` as a process: started, asked over HTTP, signalled, and judged by its exit.
+//! The shipped programs as processes: started, asked over HTTP, signalled, and judged by their exit.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,7 +16,18 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A command line of `postrider`, without this process's own settings.
 pub(crate) fn postrider(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+    program(env!("CARGO_BIN_EXE_postrider"), arguments)
+}
+
+/// A command line of `drill`, likewise.
+pub(crate) fn drill(arguments: &[&str]) -> Command {
+    let mut command = program(env!("CARGO_BIN_EXE_drill"), arguments);
+    command.env_remove("DEMO_SECONDS");
+    command
+}
+
+fn program(path: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();

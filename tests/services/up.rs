@@ -1,96 +1,107 @@
-//! The demo as a newcomer starts and ends it: nothing of it stays.
+//! `drill up` as somebody meets it who has just cloned the project: it says what runs where, ends as
+//! told, and leaves neither process nor folder behind, however it ends.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
 
-use postrider::drill::cluster::RunDir;
+use postrider::drill::cluster::{RunDir, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{blocking, wait_until};
-use crate::shipped::{DEADLINE, said};
+use crate::harness::{blocking, connect};
+use crate::shipped::{DEADLINE, drill, said};
 
-/// A demo that runs, and where it keeps its things.
+/// A demo that says it runs, and what it has said.
 struct Demo {
     child: Child,
-    run: PathBuf,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    said: Vec<String>,
+    folder: PathBuf,
 }
 
 impl Demo {
-    async fn start(seconds: &'static str) -> Self {
-        blocking(move || {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_drill"))
-                .args(["up", "--seconds", seconds])
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            // The lines end with the process; what it says later is not needed.
-            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let run = lines.find_map(|line| {
-                let line = line.unwrap();
-                line.trim().strip_prefix("logs, data").map(|path| PathBuf::from(path.trim()))
-            });
-            lines.find(|line| line.as_ref().unwrap().contains("Ctrl-C")).unwrap().unwrap();
-            // Read on, so that it never writes to a closed pipe.
-            std::thread::spawn(move || lines.for_each(drop));
-            Self { child, run: run.expect("the demo says where its data is") }
-        })
-        .await
+    /// Starts it and reads on until a line contains `until`.
+    fn start(arguments: &[&str], until: &str) -> Self {
+        let mut command = drill(&["up"]);
+        let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = Vec::new();
+        while said.last().is_none_or(|line: &String| !line.contains(until)) {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended, after {said:#?}"));
+            said.push(line.unwrap());
+        }
+        let mut demo = Self { child, lines, said, folder: PathBuf::new() };
+        demo.folder = demo.place("logs, data").into();
+        assert!(RunDir::processes_in(&demo.folder).len() > 3, "nothing runs: {:#?}", demo.said);
+        demo
+    }
+
+    /// Where something is, by the table it prints.
+    fn place(&self, what: &str) -> String {
+        let of = |line: &String| line.trim().strip_prefix(what).map(str::trim).map(str::to_owned);
+        let place = self.said.iter().find_map(of);
+        let place = place.unwrap_or_else(|| panic!("no {what} in {:#?}", self.said));
+        place.split("  (").next().unwrap().to_owned()
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end, and for the end of everything that it started.
-    async fn leaves_nothing(mut self) -> Option<i32> {
-        let child = &mut self.child;
-        let ended = wait_until(DEADLINE, "the end of the demo", async || child.try_wait().unwrap());
-        let status = ended.await;
-        gone(&self.run).await;
-        status.code()
+    /// Waits for its end, and for nothing to be left of it.
+    fn ends(mut self) -> (ExitStatus, String) {
+        let rest: Vec<String> = self.lines.by_ref().map(Result::unwrap).collect();
+        let status = self.child.wait().unwrap();
+        wait_until(DEADLINE, "nothing to be left", || {
+            let gone = RunDir::processes_in(&self.folder).is_empty() && !self.folder.exists();
+            Ok(gone.then_some(()))
+        })
+        .unwrap();
+        (status, rest.join("\n"))
     }
 }
 
-async fn gone(run: &Path) {
-    wait_until(DEADLINE, "the end of all that the demo started", async || {
-        (RunDir::processes_in(run).is_empty() && !run.exists()).then_some(())
+#[tokio::test]
+async fn up_ends_by_itself_and_leaves_nothing() {
+    blocking(|| {
+        let demo = Demo::start(&["--seconds", "2"], "ends by itself in 2 s");
+        for what in ["postgres", "kafka", "outbox", "postrider"] {
+            assert!(!demo.place(what).is_empty());
+        }
+        let (status, rest) = demo.ends();
+        assert_eq!(status.code(), Some(0), "{rest}");
+        assert!(rest.contains("the time is over: stopping"), "{rest}");
+        assert!(rest.contains("postrider ended with exit status: 0"), "{rest}");
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_demo_ends_by_itself_on_ctrl_c_and_on_kill_and_leaves_nothing() {
-    let by_itself = Demo::start("1").await;
-    assert_eq!(by_itself.leaves_nothing().await, Some(0));
-
-    let interrupted = Demo::start("600").await;
-    assert!(RunDir::processes_in(&interrupted.run).len() > 2, "nothing runs in its folder");
-    interrupted.signal(Signal::INT);
-    assert_eq!(interrupted.leaves_nothing().await, Some(0));
-
-    let killed = Demo::start("600").await;
-    killed.signal(Signal::KILL);
-    assert_eq!(killed.leaves_nothing().await, None);
+async fn what_up_says_is_there_and_ctrl_c_ends_it() {
+    let demo = blocking(|| Demo::start(&[], "Ctrl-C ends everything")).await;
+    let client = connect(&demo.place("postgres")).await.unwrap();
+    let rows = client.query_one("select count(*) from outbox", &[]).await.unwrap();
+    assert_eq!(rows.get::<_, i64>(0), 0);
+    drop(client);
+    std::net::TcpStream::connect(demo.place("kafka")).unwrap();
+    let (status, rest) = blocking(move || {
+        demo.signal(Signal::INT);
+        demo.ends()
+    })
+    .await;
+    assert_eq!(status.code(), Some(0), "{rest}");
+    assert!(rest.contains("Ctrl-C: stopping"), "{rest}");
 }
 
 #[tokio::test]
-async fn help_of_drill_fits_eighty_columns() {
-    for arguments in [
-        &["--help"][..],
-        &["up", "--help"],
-        &["load", "--help"],
-        &["check", "--help"],
-        &["services", "--help"],
-    ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_drill")).args(arguments).output().unwrap();
-        let (code, out, _) = said(&output);
-        assert_eq!(code, Some(0));
-        let wide: Vec<&str> = out.lines().filter(|line| line.chars().count() > 80).collect();
-        assert!(wide.is_empty(), "{wide:?}");
-    }
+async fn kill_9_of_up_leaves_nothing() {
+    blocking(|| {
+        let demo = Demo::start(&[], "Ctrl-C ends everything");
+        demo.signal(Signal::KILL);
+        assert_eq!(demo.ends().0.signal(), Some(9));
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -103,8 +114,7 @@ async fn mistakes_end_with_two_and_failures_with_four() {
         (&["load", "--postgres", nobody, "--seconds", "1"], 4, "connect to Postgres"),
         (&["check", "--postgres", nobody, "--kafka", "127.0.0.1:1"], 4, "127.0.0.1, port 1"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_drill")).args(arguments).output().unwrap();
-        let (found, out, errors) = said(&output);
+        let (found, out, errors) = said(&drill(arguments).output().unwrap());
         assert_eq!(found, Some(code), "{arguments:?}: {out}{errors}");
         assert!((out.clone() + &errors).contains(words), "{arguments:?}: {out}{errors}");
         assert!(!errors.contains("hunter2") && !out.contains("hunter2"), "{out}{errors}");

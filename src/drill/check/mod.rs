@@ -24,6 +24,7 @@ pub mod arguments;
 pub mod evidence;
 pub mod history;
 pub mod judge;
+mod record;
 pub mod report;
 pub mod tables;
 pub mod topics;

@@ -8,7 +8,7 @@
 //! offsets no reader is shown. A partition is read when librdkafka says so (partition EOF), and as
 //! that event names the partition but not the topic, topics are read one after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -17,18 +17,11 @@ use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use uuid::Uuid;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::types::RDKafkaErrorCode;
 
-use super::evidence::{
-    Evidence, IdHeader, NO_KEY, Names, Number, PartitionLog, Record, TopicId, digest,
-};
-
-/// Headers of the contract on the wire. Spelled out here a second time on purpose: a checker that
-/// takes them from the code under test would follow it into a mistake.
-const ID_HEADER: &str = "id";
-const VERSION_HEADER: &str = "aggregateversion";
-const LSN_HEADER: &str = "postrider-lsn";
+use super::evidence::{Evidence, IdHeader, Names, PartitionLog, TopicId};
+use super::record::{id_of, record};
 
 /// librdkafka wants a group even from a reader that only assigns; nothing is committed to it. The
 /// name matters to clusters with ACLs.
@@ -40,6 +33,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// How long a single request to the brokers may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How brokers answer who may not even know that a topic exists.
+const DENIED: RDKafkaErrorCode = RDKafkaErrorCode::TopicAuthorizationFailed;
 
 /// How long one poll waits; bounds how late silence is noticed.
 const POLL: Duration = Duration::from_millis(100);
@@ -68,6 +64,8 @@ pub struct Reading {
 struct Progress {
     log: PartitionLog,
     next: [i64; 2],
+    /// Since when an open transaction has kept readers at the same offset.
+    blocked_since: Option<Instant>,
     /// Offsets seen at read_committed.
     committed: Vec<i64>,
 }
@@ -83,6 +81,10 @@ struct Reader {
     uncommitted: BaseConsumer,
     committed: BaseConsumer,
     topics: BTreeMap<TopicId, (String, BTreeMap<i32, Progress>)>,
+    /// The topics that rows belong to, and those that were asked for.
+    wanted: BTreeSet<String>,
+    /// A topic that was listed with an error at the last look, and the error.
+    unreadable: Option<String>,
 }
 
 /// Reads all topics into the evidence; blocks, so it belongs on a thread of its own.
@@ -92,12 +94,18 @@ struct Reader {
 pub fn read(reading: Reading, evidence: &mut Evidence) -> Result<()> {
     let uncommitted = consumer(&reading, "read_uncommitted")?;
     let committed = consumer(&reading, "read_committed")?;
-    let mut reader = Reader { reading, uncommitted, committed, topics: BTreeMap::new() };
-    reader.find_topics(evidence)?;
+    let mut wanted: BTreeSet<String> = reading.topics.iter().cloned().collect();
+    let of_rows: BTreeSet<TopicId> = evidence.rows.iter().map(|row| row.topic).collect();
+    wanted.extend(of_rows.into_iter().map(|topic| evidence.topics.text(topic)));
+    let topics = BTreeMap::new();
+    let mut reader = Reader { reading, uncommitted, committed, topics, wanted, unreadable: None };
     reader.drain(evidence)?;
+    reader.account_for_missing(evidence)?;
+    let drain = reader.reading.drain;
     for (name, partitions) in reader.topics.into_values() {
         for progress in partitions.into_values() {
-            evidence.logs.push(progress.finish().with_context(|| format!("read topic {name}"))?);
+            let log = progress.finish(drain).with_context(|| format!("read topic {name}"))?;
+            evidence.logs.push(log);
         }
     }
     Ok(())
@@ -116,6 +124,8 @@ fn consumer(reading: &Reading, level: &str) -> Result<BaseConsumer> {
         .set("enable.partition.eof", "true")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
+        // Asking for a topic that is missing must not make it.
+        .set("allow.auto.create.topics", "false")
         // Records that retention takes away while we read are gone for everybody.
         .set("auto.offset.reset", "earliest")
         // The checker's memory goes to evidence, not to read-ahead (the default is 64 MiB each).
@@ -126,36 +136,51 @@ fn consumer(reading: &Reading, level: &str) -> Result<BaseConsumer> {
 }
 
 impl Reader {
-    /// A topic that rows belong to and that does not exist is no error: its rows are lost.
+    /// Adds the topics and partitions that have appeared since the last look: the first event of a
+    /// type makes its topic, and that may be while we wait for it.
     fn find_topics(&mut self, evidence: &mut Evidence) -> Result<()> {
         let metadata = self.uncommitted.fetch_metadata(None, REQUEST_TIMEOUT);
         let metadata =
             metadata.with_context(|| format!("list topics at {}", self.reading.bootstrap))?;
-        let mut wanted: Vec<String> = self.reading.topics.clone();
-        let mut of_rows: Vec<TopicId> = evidence.rows.iter().map(|row| row.topic).collect();
-        of_rows.sort_unstable();
-        of_rows.dedup();
-        wanted.extend(of_rows.into_iter().map(|topic| evidence.topics.text(topic)));
-        let mut found = Vec::new();
+        self.unreadable = None;
         for topic in metadata.topics() {
             let name = topic.name();
             let by_prefix = self.reading.prefix.as_deref().is_some_and(|it| name.starts_with(it));
-            if !by_prefix && !wanted.iter().any(|wanted| wanted == name) {
+            if !by_prefix && !self.wanted.contains(name) {
                 continue;
             }
             if let Some(error) = topic.error() {
-                bail!("topic {name} cannot be read: {error:?}");
+                // One that is being made has no leader yet; it counts if it still has none at the
+                // end.
+                self.unreadable = Some(format!("topic {name} cannot be read: {error:?}"));
+                continue;
             }
-            let partitions = topic.partitions().iter().map(|partition| partition.id());
             let id = evidence.topics.intern(name.as_bytes());
-            let partitions = partitions.map(|it| (it, Progress::new(id, it))).collect();
-            self.topics.insert(id, (name.to_owned(), partitions));
-            found.push(name.to_owned());
+            let (_, known) =
+                self.topics.entry(id).or_insert_with(|| (name.to_owned(), BTreeMap::new()));
+            for partition in topic.partitions() {
+                let partition = partition.id();
+                known.entry(partition).or_insert_with(|| Progress::new(id, partition));
+            }
         }
-        wanted.sort_unstable();
-        wanted.dedup();
-        for missing in wanted.iter().filter(|name| !found.contains(name)) {
-            evidence.notes.push(format!("topic {missing} does not exist"));
+        Ok(())
+    }
+
+    /// A topic that rows belong to and that does not exist is no error: its rows are lost. One
+    /// that we may not see looks the same in a list, so it is asked for by name.
+    fn account_for_missing(&self, evidence: &mut Evidence) -> Result<()> {
+        if let Some(unreadable) = &self.unreadable {
+            bail!("{unreadable}");
+        }
+        let found = |name: &String| self.topics.values().any(|(known, _)| known == name);
+        for name in self.wanted.iter().filter(|name| !found(name)) {
+            let asked = self.uncommitted.fetch_metadata(Some(name), REQUEST_TIMEOUT);
+            let asked = asked.with_context(|| format!("ask for topic {name}"))?;
+            let mut errors = asked.topics().iter().filter_map(|topic| topic.error());
+            if errors.any(|error| RDKafkaErrorCode::from(error) == DENIED) {
+                bail!("topic {name} cannot be read: this user may not see it; allow it Read");
+            }
+            evidence.notes.push(format!("topic {name} does not exist"));
         }
         Ok(())
     }
@@ -166,6 +191,7 @@ impl Reader {
         let mut deadline = None;
         let mut at_rest_since = Instant::now();
         loop {
+            self.find_topics(evidence)?;
             let grown = self.look_at_ends()?;
             self.read_round(Level::Uncommitted, evidence, &mut missing)?;
             self.read_round(Level::Committed, evidence, &mut missing)?;
@@ -211,8 +237,7 @@ impl Reader {
                     .with_context(asking)?;
                 grown |= end != progress.log.end;
                 progress.log.start = start;
-                progress.log.end = end;
-                progress.log.stable = stable.min(end);
+                progress.take_ends(stable.min(end), end);
                 progress.next.iter_mut().for_each(|next| *next = start.max(*next));
             }
         }
@@ -266,8 +291,9 @@ fn read_topic(
                 heard = Instant::now();
                 debug_assert_eq!(message.topic(), name);
                 let Some(progress) = partitions.get_mut(&message.partition()) else { continue };
-                progress.take(&message, level, &mut evidence.keys);
-                if level == Level::Committed {
+                // What lies beyond the end is not in the evidence yet, so it is still missing.
+                let taken = progress.take(&message, level, &mut evidence.keys);
+                if taken && level == Level::Committed {
                     missing.found(evidence, progress.log.topic, &message);
                 }
             }
@@ -294,9 +320,20 @@ fn read_topic(
 
 impl Progress {
     fn new(topic: TopicId, partition: i32) -> Self {
-        let log =
-            PartitionLog { topic, partition, start: 0, end: 0, stable: 0, records: Vec::new() };
-        Self { log, next: [0; 2], committed: Vec::new() }
+        let records = Vec::new();
+        let (start, end, stable, moving) = (0, 0, 0, false);
+        let log = PartitionLog { topic, partition, start, end, stable, moving, records };
+        Self { log, next: [0; 2], blocked_since: None, committed: Vec::new() }
+    }
+
+    fn take_ends(&mut self, stable: i64, end: i64) {
+        if stable == end {
+            self.blocked_since = None;
+        } else if stable != self.log.stable || self.blocked_since.is_none() {
+            self.blocked_since = Some(Instant::now());
+        }
+        self.log.stable = stable;
+        self.log.end = end;
     }
 
     fn target(&self, level: Level) -> i64 {
@@ -315,21 +352,24 @@ impl Progress {
     }
 
     /// Keeps a message, unless it lies beyond the end taken: the next round, if there is one,
-    /// starts exactly there and sees it again.
-    fn take(&mut self, message: &BorrowedMessage<'_>, level: Level, keys: &mut Names) {
+    /// starts exactly there and sees it again. Says whether it was kept.
+    fn take(&mut self, message: &BorrowedMessage<'_>, level: Level, keys: &mut Names) -> bool {
         let offset = message.offset();
         if offset >= self.target(level) {
-            return;
+            return false;
         }
         match level {
             Level::Uncommitted => self.log.records.push(record(message, keys)),
             Level::Committed => self.committed.push(offset),
         }
+        true
     }
 
     /// Marks the records that read_committed shows too. One that it shows alone was lost on the
     /// way here, and evidence with a hole is no evidence.
-    fn finish(mut self) -> Result<PartitionLog> {
+    fn finish(mut self, drain: Duration) -> Result<PartitionLog> {
+        // On a live system some transaction is nearly always open; only one that stays is a fault.
+        self.log.moving = self.blocked_since.is_some_and(|since| since.elapsed() < drain);
         let mut committed = self.committed.into_iter().peekable();
         for record in &mut self.log.records {
             record.committed = committed.next_if_eq(&record.offset).is_some();
@@ -342,35 +382,6 @@ impl Progress {
             ),
         }
     }
-}
-
-fn record(message: &BorrowedMessage<'_>, keys: &mut Names) -> Record {
-    let (id, id_header) = id_of(message);
-    Record {
-        id,
-        offset: message.offset(),
-        timestamp: message.timestamp().to_millis().unwrap_or_default(),
-        version: header(message, VERSION_HEADER).map_or(Number::ABSENT, Number::parse),
-        lsn: header(message, LSN_HEADER).map_or(Number::ABSENT, Number::parse_lsn),
-        payload: digest(message.payload()),
-        key: message.key().map_or(NO_KEY, |key| keys.intern(key)),
-        id_header,
-        committed: false,
-    }
-}
-
-fn id_of(message: &BorrowedMessage<'_>) -> (u128, IdHeader) {
-    match header(message, ID_HEADER).map(Uuid::try_parse_ascii) {
-        None => (0, IdHeader::Absent),
-        Some(Err(_)) => (0, IdHeader::Unreadable),
-        Some(Ok(id)) => (id.as_u128(), IdHeader::Uuid),
-    }
-}
-
-/// The header's value; present without a value counts as empty.
-fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> Option<&'a [u8]> {
-    let mut headers = message.headers()?.iter();
-    headers.find(|header| header.key == name).map(|header| header.value.unwrap_or_default())
 }
 
 /// Which rows no read_committed reader has shown yet: what draining waits for.

@@ -31,6 +31,8 @@ use crate::drill::history::{FORMAT_VERSION, History, Run, Writer, now_us};
 const RECONNECT_PAUSE: Range<Duration> = Duration::from_millis(10)..Duration::from_millis(500);
 /// So that the workers do not all come back in the same millisecond.
 const RECONNECT_JITTER: f64 = 0.5;
+/// A million keys of each type take less than a minute; a frozen server would take for ever.
+const SETUP_LIMIT: Duration = Duration::from_secs(300);
 /// More connections than a test server grants.
 const WORKERS_MAX: u32 = 1_000;
 /// Faster than any server this load is meant for.
@@ -92,7 +94,11 @@ impl Load {
         let mut config = Config::from_str(&options.postgres).context("read the database's URL")?;
         config.application_name("drill load");
         let (client, driver) = connect(&config).await.context("connect to Postgres")?;
-        setup(&client, &plan).await.context("set up the tables of the load")?;
+        timeout(SETUP_LIMIT, setup(&client, &plan))
+            .await
+            .with_context(|| format!("no answer within {SETUP_LIMIT:?}"))
+            .flatten()
+            .context("set up the tables of the load")?;
         drop((client, driver));
 
         let run = Run {

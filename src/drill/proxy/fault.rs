@@ -35,7 +35,8 @@ impl RequestKind {
     pub const END_TXN: Self = Self(26);
 }
 
-/// A fault that waits for one Kafka request, or has it. Dropping it releases a held request.
+/// A fault that waits for one Kafka request, or has it. Dropping it releases a held request, and
+/// gives up one that has not come.
 #[derive(Debug)]
 #[must_use = "dropping it lets the request pass"]
 pub struct RequestFault {

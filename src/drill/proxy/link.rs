@@ -90,7 +90,13 @@ pub(super) async fn carry(stage: &Arc<Stage>, connection: u64, client: Socket, t
     let broken = tokio::try_join!(there.run(), back.run()).is_err();
     let reset = match stage.look(|script| script.how_cut(connection)) {
         Some(Cut::Reset) => true,
-        Some(Cut::Finish) => false,
+        Some(Cut::Finish) => {
+            for socket in [&client, &target] {
+                socket.finish();
+                socket.forget_unread();
+            }
+            false
+        }
         // A side that was reset, or is gone: the other one learns of it in the same way.
         None => broken,
     };

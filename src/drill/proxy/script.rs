@@ -43,7 +43,8 @@ struct Trap {
 #[derive(Debug, Default)]
 pub(super) struct Link {
     pub(super) cut: Option<Cut>,
-    withhold: Option<i32>,
+    /// Requests whose responses must not arrive.
+    withhold: Vec<i32>,
 }
 
 /// Numbers that only grow.
@@ -187,10 +188,11 @@ impl Script {
         }
     }
 
-    /// Takes a trap away that holds, or would: what it holds is delivered. One with another fate
-    /// stays, because it ends by itself.
+    /// Takes a trap away that has caught nothing, or holds what it caught: that is delivered. A
+    /// request whose fate is decided meets it.
     pub(super) fn disarm(&mut self, id: u64) {
-        self.traps.retain(|trap| trap.id != id || trap.fate != Fate::Hold);
+        let decided = |trap: &Trap| trap.caught.is_some() && trap.fate != Fate::Hold;
+        self.traps.retain(|trap| trap.id != id || decided(trap));
     }
 
     /// Whether the message may be forwarded now. May cut its connection.
@@ -226,7 +228,7 @@ impl Script {
             Fate::WithholdResponse => {
                 self.note(Event::Delivered { connection, trap });
                 if let Some(link) = self.links.get_mut(&connection) {
-                    link.withhold = Some(correlation_id);
+                    link.withhold.push(correlation_id);
                 }
             }
         }
@@ -234,8 +236,8 @@ impl Script {
     }
 
     fn response_may_pass(&mut self, connection: u64, correlation_id: i32) -> bool {
-        let withhold = self.links.get(&connection).and_then(|link| link.withhold);
-        if withhold != Some(correlation_id) {
+        let link = self.links.get(&connection);
+        if link.is_none_or(|link| !link.withhold.contains(&correlation_id)) {
             return true;
         }
         self.note(Event::Withheld { connection, correlation_id });

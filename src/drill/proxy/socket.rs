@@ -16,6 +16,11 @@ use super::Target;
 /// On loopback a connection is made at once, or its backlog is full.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
+/// What one read forgets.
+const UNREAD_CHUNK: usize = 64 * 1024;
+/// 16 MiB are more than a socket's buffer holds; a sender that never stops is reset.
+const UNREAD_CHUNKS_MAX: usize = 256;
+
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpStream),
@@ -84,6 +89,17 @@ impl Socket {
             Self::Unix(stream) => rustix::net::shutdown(stream, Shutdown::Write),
         }
         .ok();
+    }
+
+    /// Reads and forgets what has arrived: closing a TCP socket over unread bytes is a reset.
+    pub(super) fn forget_unread(&self) {
+        let mut chunk = vec![0_u8; UNREAD_CHUNK];
+        let mut read = || match self {
+            Self::Tcp(stream) => rustix::net::recv(stream, &mut chunk[..], RecvFlags::DONTWAIT),
+            Self::Unix(stream) => rustix::net::recv(stream, &mut chunk[..], RecvFlags::DONTWAIT),
+        };
+        // An error is "nothing there", or a peer that is gone: either way there is no more.
+        (0..UNREAD_CHUNKS_MAX).take_while(|_| read().is_ok_and(|(bytes, _)| bytes > 0)).count();
     }
 
     /// Makes the coming close a reset: what was not delivered yet is thrown away.

@@ -391,6 +391,51 @@ async fn a_request_that_worked_can_fail_for_its_sender() {
 }
 
 #[tokio::test]
+async fn the_first_of_two_withheld_responses_ends_the_connection() {
+    let Pair { proxy, mut client, mut peer, listener: _ } = pair(Protocol::Kafka).await;
+    let first = proxy.deliver_and_cut(RequestKind::END_TXN);
+    let second = proxy.deliver_and_cut(RequestKind::PRODUCE);
+    let both = [request(26, 1, 5), request(0, 2, 5)].concat();
+    client.write_all(&both).await.unwrap();
+    arrives(&mut peer, &both).await;
+    second.decided(DEADLINE).await.unwrap();
+    peer.write_all(&response(1, 4)).await.unwrap();
+    first.withheld(DEADLINE).await.unwrap();
+    assert!(end(&mut client).await.is_err());
+    assert_eq!(proxy.counts().bytes_to_client, 0);
+}
+
+#[tokio::test]
+async fn dropping_a_fault_that_caught_nothing_disarms_it() {
+    let Pair { proxy, mut client, mut peer, listener: _ } = pair(Protocol::Kafka).await;
+    drop(proxy.discard(RequestKind::END_TXN));
+    drop(proxy.deliver_and_cut(RequestKind::END_TXN));
+    client.write_all(&request(26, 1, 5)).await.unwrap();
+    arrives(&mut peer, &request(26, 1, 5)).await;
+    peer.write_all(&response(1, 4)).await.unwrap();
+    arrives(&mut client, &response(1, 4)).await;
+    assert_eq!(proxy.counts().cut, 0);
+}
+
+#[tokio::test]
+async fn finishing_is_no_reset_where_bytes_were_not_read() {
+    let Pair { proxy, mut client, mut peer, listener: _ } = pair(Protocol::Opaque).await;
+    peer.write_all(b"answer").await.unwrap();
+    arrives(&mut client, b"answer").await;
+    proxy.freeze();
+    client.write_all(b"more").await.unwrap();
+    peer.write_all(b"more").await.unwrap();
+    for direction in [Direction::ToTarget, Direction::ToClient] {
+        let waits =
+            move |e: &Event| matches!(e, Event::Stalled { direction: of, .. } if *of == direction);
+        proxy.wait_for(DEADLINE, "bytes that wait", waits).await.unwrap();
+    }
+    assert_eq!(proxy.cut(Cut::Finish), 1);
+    assert_eq!(end(&mut client).await.unwrap(), b"");
+    assert_eq!(end(&mut peer).await.unwrap(), b"");
+}
+
+#[tokio::test]
 async fn a_stream_that_is_not_kafka_is_named() {
     let Pair { proxy, mut client, mut peer, listener: _ } = pair(Protocol::Kafka).await;
     let fault = proxy.hold(RequestKind::END_TXN);

@@ -230,7 +230,7 @@ pub(super) fn publish_by(producer: &BaseProducer, events: &[Event]) {
     producer.flush(TIMEOUT).unwrap();
 }
 
-async fn create_topics(bootstrap: &str, names: &[String]) {
+pub(super) async fn create_topics(bootstrap: &str, names: &[String]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
     let topics: Vec<_> = names

@@ -1,6 +1,6 @@
 //! Do records carry what the rows hold, and do the tables hold what the writers wrote?
 
-use super::super::evidence::{Fate, NO_KEY, Number, Row, Write};
+use super::super::evidence::{Evidence, Fate, NO_KEY, Number, Row, Write};
 use super::super::verdict::{Check, Name, Witness};
 use super::findings::Findings;
 use super::tally::{Sighting, Tally};
@@ -8,24 +8,28 @@ use super::tally::{Sighting, Tally};
 /// Content: key, value and version header of every committed record, against its row.
 pub(super) fn unaltered(tally: &Tally<'_>) -> Check {
     let mut findings = Findings::default();
-    let mut checked = 0;
+    let (mut checked, mut unversioned) = (0, 0_u64);
     for seen in tally.sightings().filter(|seen| seen.record.committed) {
         let Some((_, row)) = seen.row else { continue };
         checked += 1;
+        let without = row.version.get().is_some() && seen.record.version == Number::ABSENT;
+        unversioned += u64::from(without);
         let Some((fault, what)) = alteration(tally, seen, row) else { continue };
         findings.add(fault, (0, seen.record.offset.unsigned_abs()), || Witness {
             what: what.clone(),
             ..tally.witness(seen)
         });
     }
-    let tables = &tally.evidence.tables;
-    let unread: Vec<&str> =
-        tables.iter().filter(|table| !table.has_payload).map(|table| table.name.as_str()).collect();
-    let reason = if checked == 0 {
-        Some("no row was published".to_owned())
-    } else {
-        (!unread.is_empty()).then(|| format!("payloads not compared for {}", unread.join(", ")))
-    };
+    let mut reasons = Vec::new();
+    if checked == 0 {
+        reasons.push("no row was published".to_owned());
+    } else if let Some(tables) = tally.tables_without(|table| table.has_payload) {
+        reasons.push(format!("payloads not compared for {tables}"));
+    }
+    if unversioned > 0 {
+        reasons.push(format!("{unversioned} records have no header aggregateversion to compare"));
+    }
+    let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
     findings.check(Name::Content, "records", checked, reason)
 }
 
@@ -61,9 +65,13 @@ pub(super) fn table_keeps_writes(tally: &Tally<'_>) -> Check {
     let Some(history) = &evidence.history else {
         return findings.check(Name::Table, "writes", 0, Some("no history was given".to_owned()));
     };
+    let mut checked = 0;
     for write in &history.writes {
         let mut found = evidence.rows_of(write.id).map(|index| &evidence.rows[index]).peekable();
-        let Some(first) = found.peek().copied() else {
+        let first = found.peek().copied();
+        // Of a doubtful row that is not there, nothing is known and nothing was compared.
+        checked += u64::from(first.is_some() || write.fate != Fate::Unknown);
+        let Some(first) = first else {
             if write.fate == Fate::Committed {
                 findings.add("lost in the table", (0, write.at_us.unsigned_abs()), || Witness {
                     what: "commit was acknowledged, the row is gone".to_owned(),
@@ -84,9 +92,44 @@ pub(super) fn table_keeps_writes(tally: &Tally<'_>) -> Check {
             });
         }
     }
-    let checked = history.writes.len() as u64;
-    let reason = (checked == 0).then(|| "the history has no writes".to_owned());
+    halves(tally, &history.writes, &mut findings);
+    let reason = match (history.writes.is_empty(), checked) {
+        (true, _) => Some("the history has no writes".to_owned()),
+        (false, 0) => Some("the history has doubtful writes only, and none is there".to_owned()),
+        (false, _) => None,
+    };
     findings.check(Name::Table, "writes", checked, reason)
+}
+
+/// A transaction nobody knows the end of is there whole or not at all.
+fn halves(tally: &Tally<'_>, writes: &[Write], findings: &mut Findings) {
+    let mut doubtful: Vec<(u64, bool, &Write)> = writes
+        .iter()
+        .filter(|write| write.fate == Fate::Unknown)
+        .map(|write| (write.op, !tally.evidence.rows_of(write.id).is_empty(), write))
+        .collect();
+    // The missing rows of a transaction first.
+    doubtful.sort_by_key(|&(op, there, _)| (op, there));
+    for group in doubtful.chunk_by(|one, next| one.0 == next.0) {
+        let missing = group.iter().filter(|(_, there, _)| !there).count();
+        if missing == 0 || missing == group.len() {
+            continue;
+        }
+        findings.add("half of a transaction", (3, group[0].0), || Witness {
+            what: format!("{missing} of its {} rows are gone, this one first", group.len()),
+            ..write_witness(tally, group[0].2)
+        });
+    }
+}
+
+/// Rows of other writers are legal; a history of another run looks the same, so it is said.
+pub(super) fn unheard_of(evidence: &Evidence) -> Option<String> {
+    let history = evidence.history.as_ref()?;
+    let unheard = |row: &&Row| !row.late && history.write_of(row.id).is_none();
+    let count = evidence.rows.iter().filter(unheard).count();
+    (count > 0).then(|| {
+        format!("{count} rows are not in the history: of other writers or newer, or it is of another run")
+    })
 }
 
 fn as_written(tally: &Tally<'_>, write: &Write, row: &Row) -> bool {

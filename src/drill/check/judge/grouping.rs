@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::super::evidence::{KeyId, TopicId};
+use super::super::evidence::{KeyId, NO_KEY, Row, TopicId};
 use super::super::verdict::{Check, Name, Witness};
 use super::findings::Findings;
 use super::tally::{Sighting, Tally};
@@ -39,16 +39,19 @@ pub(super) fn whole_transactions(tally: &Tally<'_>) -> Check {
 }
 
 fn reason_for_transactions(tally: &Tally<'_>, no_txid: bool, checked: u64) -> Option<String> {
-    let tables = &tally.evidence.tables;
-    let without: Vec<&str> =
-        tables.iter().filter(|table| !table.has_txid).map(|table| table.name.as_str()).collect();
-    if !without.is_empty() {
-        return Some(format!("no column txid in {}", without.join(", ")));
+    if let Some(tables) = tally.tables_without(|table| table.has_txid) {
+        return Some(format!("no column txid in {tables}"));
     }
     if no_txid {
         return Some("no row has a txid".to_owned());
     }
-    (checked == 0).then(|| "no transaction wrote more than one row".to_owned())
+    if checked == 0 {
+        return Some("no transaction wrote more than one row".to_owned());
+    }
+    let unknown = |row: &&Row| !row.late && row.txid.get().is_none();
+    let without = tally.evidence.rows.iter().filter(unknown).count();
+    (without > 0)
+        .then(|| format!("{without} rows have no txid: whether they belong together is unknown"))
 }
 
 /// Where the records of one key are: how many in each partition, and the first of them.
@@ -78,6 +81,8 @@ pub(super) fn one_partition(tally: &Tally<'_>) -> Check {
         let first = home.entry(key).or_insert(seen.log.partition);
         if *first == -1 {
             *first = seen.log.partition;
+        } else if key.1 == NO_KEY {
+            // Without a key any partition is right.
         } else if *first != seen.log.partition {
             bad.insert(key);
         }

@@ -35,20 +35,21 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         readable(&tally),
     ];
     let violated = checks.iter().any(|check| check.result == Judged::Violated);
-    let outcome = match (violated, evidence.rows.is_empty()) {
+    let outcome = match (violated, evidence.rows.iter().all(|row| row.late)) {
         (true, _) => Outcome::Violated,
         (false, true) => Outcome::Vacuous,
         (false, false) => Outcome::Pass,
     };
     let mut notes = evidence.notes.clone();
     notes.extend(order::gaps_in_tables(evidence));
+    notes.extend(content::unheard_of(evidence));
     Verdict { outcome, seen: seen(&tally), checks, notes }
 }
 
 fn readable(tally: &Tally<'_>) -> super::verdict::Check {
     let logs = &tally.evidence.logs;
     let mut findings = Findings::default();
-    for log in logs.iter().filter(|log| log.stable < log.end) {
+    for log in logs.iter().filter(|log| log.stable < log.end && !log.moving) {
         findings.add("open transaction", (log.stable as u64, 0), || {
             let behind = log.end - log.stable;
             super::verdict::Witness {
@@ -63,7 +64,12 @@ fn readable(tally: &Tally<'_>) -> super::verdict::Check {
             }
         });
     }
-    let reason = logs.is_empty().then(|| "no topic to read".to_owned());
+    let moving = logs.iter().filter(|log| log.moving).count();
+    let reason = match (logs.len(), moving) {
+        (0, _) => Some("no topic to read".to_owned()),
+        (_, 0) => None,
+        (_, moving) => Some(format!("{moving} partitions had a transaction in progress")),
+    };
     findings.check(Name::Readable, "partitions", logs.len() as u64, reason)
 }
 

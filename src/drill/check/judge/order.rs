@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::super::evidence::{Evidence, KeyId, Number};
+use super::super::evidence::{Evidence, KeyId, NO_KEY, Number};
 use super::super::verdict::{Check, Name, Witness};
 use super::findings::Findings;
 use super::tally::{Sighting, Tally};
@@ -25,9 +25,16 @@ pub(super) fn in_order(tally: &Tally<'_>) -> Check {
             compared += latest.accept(tally, seen, &mut findings);
         }
     }
-    let reason = (compared == 0).then(|| {
-        "no two records could be compared: no aggregateversion, seq or postrider-lsn".to_owned()
-    });
+    let reason = match (compared, tally.tables_without(|table| table.has_version)) {
+        (0, _) => Some(
+            "no two records could be compared: no aggregateversion, seq or postrider-lsn".into(),
+        ),
+        (_, None) => None,
+        (_, Some(tables)) => Some(format!(
+            "no column aggregateversion in {tables}: between transactions only the relay's own \
+             postrider-lsn tells"
+        )),
+    };
     findings.check(Name::I4, "comparisons", compared, reason)
 }
 
@@ -36,16 +43,17 @@ pub(super) fn in_order(tally: &Tally<'_>) -> Check {
 struct Latest {
     /// The highest log position, and where.
     lsn: Option<(i64, i64)>,
-    /// By key.
-    keys: HashMap<KeyId, LatestOfKey>,
+    /// By table and key: the versions of a key are counted in its table, and of two tables that
+    /// share a topic each counts for itself.
+    keys: HashMap<(u16, KeyId), LatestOfKey>,
 }
 
 #[derive(Clone, Copy)]
 struct LatestOfKey {
     /// The highest version, and the offset it had.
     version: Option<(i64, i64)>,
-    /// Table, transaction and seq of the last record.
-    written: Option<(u16, i64, i64)>,
+    /// Transaction and seq of the last record.
+    written: Option<(i64, i64)>,
     offset: i64,
 }
 
@@ -90,14 +98,15 @@ impl Latest {
         seen: Sighting<'_>,
         findings: &mut Findings,
     ) -> u64 {
-        let Some((_, row)) = seen.row else { return 0 };
+        // Records without a key are spread over the partitions, and no order is promised among them.
+        let Some((_, row)) = seen.row.filter(|(_, row)| row.key != NO_KEY) else { return 0 };
         let offset = seen.record.offset;
         let version = row.version.get().or(seen.record.version.get());
         let written = row.txid.get().zip(row.seq.get());
-        let written = written.map(|(txid, seq)| (row.table, txid, seq));
-        let Some(before) = self.keys.get_mut(&row.key) else {
+        let Some(before) = self.keys.get_mut(&(row.table, row.key)) else {
             let version = version.map(|version| (version, offset));
-            self.keys.insert(row.key, LatestOfKey { version, written, offset });
+            let latest = LatestOfKey { version, written, offset };
+            self.keys.insert((row.table, row.key), latest);
             return 0;
         };
         let mut compared = 0;
@@ -117,14 +126,14 @@ impl Latest {
                 before.version = Some((version, offset));
             }
         }
-        if let (Some((table, txid, seq)), Some(last)) = (written, before.written)
-            && (table, txid) == (last.0, last.1)
+        if let (Some((txid, seq)), Some(last)) = (written, before.written)
+            && txid == last.0
         {
             compared += 1;
             // One swap is one fault: versions have already told of it.
-            if seq < last.2 && !disordered {
+            if seq < last.1 && !disordered {
                 findings.add("against the order of seq", (1, offset.unsigned_abs()), || {
-                    let what = format!("seq {seq} after {}, at offset {}", last.2, before.offset);
+                    let what = format!("seq {seq} after {}, at offset {}", last.1, before.offset);
                     Witness { what, ..tally.witness(seen) }
                 });
             }
@@ -135,29 +144,33 @@ impl Latest {
     }
 }
 
+/// Topic, table, key and version.
+type OfKey = (u32, u16, KeyId, i64);
+
 /// Versions of a key that are missing from the tables, or there twice: not the relay's doing, so a
 /// note and no fault. A first version above 1 is no gap, the table may have been trimmed.
 pub(super) fn gaps_in_tables(evidence: &Evidence) -> Vec<String> {
     let rows = &evidence.rows;
-    let mut order: Vec<(u32, KeyId, i64)> = rows
+    let mut order: Vec<OfKey> = rows
         .iter()
-        .filter(|row| !row.late)
-        .filter_map(|row| row.version.get().map(|version| (row.topic, row.key, version)))
+        .filter(|row| !row.late && row.key != NO_KEY)
+        .filter_map(|row| row.version.get().map(|version| (row.topic, row.table, row.key, version)))
         .collect();
     order.sort_unstable();
-    let pairs = || order.windows(2).filter(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
-    let describe = |what: &str, count: usize, first: Option<&[(u32, KeyId, i64)]>| {
+    let of = |it: &OfKey| (it.0, it.1, it.2);
+    let pairs = || order.windows(2).filter(|pair| of(&pair[0]) == of(&pair[1]));
+    let describe = |what: &str, count: usize, first: Option<&[OfKey]>| {
         let pair = first?;
         Some(format!(
             "the tables have {count} {what}; first: key {} of {}, version {} follows {}",
-            evidence.keys.text(pair[0].1),
+            evidence.keys.text(pair[0].2),
             evidence.topics.text(pair[0].0),
-            pair[1].2,
-            pair[0].2,
+            pair[1].3,
+            pair[0].3,
         ))
     };
-    let gaps = || pairs().filter(|pair| pair[1].2.saturating_sub(pair[0].2) > 1);
-    let twice = || pairs().filter(|pair| pair[1].2 == pair[0].2);
+    let gaps = || pairs().filter(|pair| pair[1].3.saturating_sub(pair[0].3) > 1);
+    let twice = || pairs().filter(|pair| pair[1].3 == pair[0].3);
     [
         describe("gaps in the versions of a key", gaps().count(), gaps().next()),
         describe("versions of a key twice", twice().count(), twice().next()),

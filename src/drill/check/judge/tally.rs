@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::super::evidence::{Evidence, IdHeader, NO_KEY, PartitionLog, Record, Row};
+use super::super::evidence::{Evidence, IdHeader, NO_KEY, PartitionLog, Record, Row, Table};
 use super::super::verdict::Witness;
 
 /// Marks a record without a row.
@@ -84,6 +84,13 @@ impl<'a> Tally<'a> {
         Some(Sighting { log, record, row: Some((row, &self.evidence.rows[row])) })
     }
 
+    /// The names of the tables that lack something; none if all have it.
+    pub(super) fn tables_without(&self, has: impl Fn(&Table) -> bool) -> Option<String> {
+        let without = self.evidence.tables.iter().filter(|table| !has(table));
+        let names: Vec<&str> = without.map(|table| table.name.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
     /// A witness that names a row.
     pub(super) fn row_witness(&self, row: &Row) -> Witness {
         let written = self.evidence.history.as_ref().and_then(|history| history.write_of(row.id));
@@ -91,7 +98,7 @@ impl<'a> Tally<'a> {
             id: Some(Uuid::from_u128(row.id).to_string()),
             table: Some(self.evidence.tables[usize::from(row.table)].name.clone()),
             txid: row.txid.get(),
-            key: Some(self.evidence.keys.text(row.key)),
+            key: (row.key != NO_KEY).then(|| self.evidence.keys.text(row.key)),
             version: row.version.get(),
             topic: Some(self.evidence.topics.text(row.topic)),
             op: written.map(|write| write.op),

@@ -1,6 +1,7 @@
 //! The checker is checked: each planted fault is found, named and witnessed, clean evidence
 //! passes, and every field of a row and a record matters to some verdict.
 
+mod legal;
 mod planted;
 mod random;
 
@@ -39,8 +40,16 @@ impl World {
         for name in TOPICS {
             let topic = evidence.topics.intern(name.as_bytes());
             for partition in 0..partitions {
-                let (start, end, stable, records) = (0, 0, 0, Vec::new());
-                evidence.logs.push(PartitionLog { topic, partition, start, end, stable, records });
+                let (start, end, stable, moving, records) = (0, 0, 0, false, Vec::new());
+                evidence.logs.push(PartitionLog {
+                    topic,
+                    partition,
+                    start,
+                    end,
+                    stable,
+                    moving,
+                    records,
+                });
             }
         }
         evidence.history = Some(History::default());
