@@ -295,11 +295,14 @@ impl Settings {
     pub fn parse(text: &str, environment: &Environment) -> Result<Self, SettingsError> {
         let mut problems = Vec::new();
         let mut given = environment.values.clone();
-        for (name, value) in text::pairs(text)? {
+        let mut after_password = false;
+        for (number, (name, value)) in (1..).zip(text::pairs(text)?) {
             match known(&name, &value) {
                 Ok(name) => {
+                    after_password |= name == "password";
                     given.insert(name, value);
                 }
+                Err(_) if !nameable(&name, after_password) => problems.push(unnamed(number)),
                 Err(problem) => problems.push(SettingProblem { parameter: name, problem }),
             }
         }
@@ -308,6 +311,24 @@ impl Settings {
             return Ok(settings);
         }
         Err(SettingsError::Values(problems))
+    }
+}
+
+/// Whether an unknown name can be no piece of a password: one that has spaces and is not quoted goes
+/// on behind what looks like its end, and separators that are none leave all in one name.
+fn nameable(name: &str, after_password: bool) -> bool {
+    let known = || parameters::PARAMETERS.iter().any(|(known, _)| *known == name);
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    known() || (!after_password && name.bytes().all(word))
+}
+
+fn unnamed(number: usize) -> SettingProblem {
+    SettingProblem {
+        parameter: format!("parameter number {number}"),
+        problem:
+            "unknown, and not shown since it may be a piece of the password: quote a password \
+                  that has spaces, password='…', and in a URL write & as %26"
+                .into(),
     }
 }
 

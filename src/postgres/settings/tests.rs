@@ -142,6 +142,15 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
+fn what_cannot_be_a_piece_of_a_password_is_named_still() {
+    let error = refused("host=a user=u password=my hunter2=3 port=0 colour=red sslcrl=/x");
+    for words in ["parameter number 4: unknown", "port: not a number", "number 6", "sslcrl: "] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(refused("host=a;port=1 user=u").contains("host: one of the list is neither a name"));
+}
+
+#[test]
 fn no_secret_is_printed() {
     for text in [
         "host=a user=u password=hunter2",
@@ -151,6 +160,15 @@ fn no_secret_is_printed() {
         "postgresql://u:hunter2@a/d?port=0&sslmode=nope",
         "host=a user=u password=hunter2 nonsense",
         "host=a user=u password='hunter2",
+        // What an operator forgot to quote or to escape, or took from elsewhere.
+        "host=a user=u password=my hunter2=3",
+        "host=a user=u password=my hunter2 = 3",
+        "postgresql://u@a/d?password=x&hunter2=3",
+        "postgre://u:hunter2@a/d?sslmode=require",
+        "jdbc:postgresql://u:hunter2@a/d?ssl=true",
+        "host=a;user=u;password=hunter2",
+        "Host=a;Username=u;Password=hunter2",
+        "user=u,host=a,password=hunter2",
     ] {
         let shown = match Settings::parse(text, &Environment::empty()) {
             Ok(settings) => format!("{settings:?}"),
