@@ -12,6 +12,7 @@ mod cluster_standby;
 mod cluster_tls;
 mod cluster_warden;
 mod harness;
+mod inspect;
 mod load;
 mod migrations;
 mod outbox;
