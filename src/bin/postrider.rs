@@ -65,7 +65,11 @@ fn main() -> ExitCode {
         Command::Run(file) => run(file, arguments.flags),
         Command::Init { part, apply, file } => match init(part, apply, file, arguments.flags) {
             Ok(()) => Exit::Clean.into(),
-            Err(error @ (InitError::Configuration(_) | InitError::NotApplicable)) => usage(&error),
+            Err(
+                error @ (InitError::Configuration(_)
+                | InitError::NotApplicable
+                | InitError::OtherName(_)),
+            ) => usage(&error),
             Err(error) => {
                 eprintln!("postrider: {}", chain(&error));
                 Exit::Failed.into()
@@ -99,7 +103,8 @@ fn init(part: Part, apply: bool, file: ConfigFile, flags: Flags) -> Result<(), I
         print!("{}", loaded.effective);
         return Ok(());
     }
-    println!("{}", relay::apply_once(part, &loaded.settings.1)?);
+    let (_, postgres, outbox) = &loaded.settings;
+    println!("{}", relay::apply_once(part, postgres, outbox)?);
     Ok(())
 }
 

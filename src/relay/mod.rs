@@ -60,7 +60,7 @@ impl Section for OutboxConfig {
         let table = match table?.parse::<TableName>() {
             Ok(table) => Some(table),
             Err(error) => {
-                raw.problem("outbox.table", "must be table or schema.table", error.to_string());
+                raw.problem("outbox.table", "must be table or schema.table", error.rule());
                 None
             }
         };
