@@ -67,7 +67,7 @@ fn the_environment_fills_in_and_the_text_wins() {
             ("PGUSER", ""),
             ("USER", "me"),
             ("HOME", "/home/me"),
-            ("PGSERVICE", "ignored by name"),
+            ("PGTZ", "ignored by name"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned())),
     );
@@ -80,6 +80,30 @@ fn the_environment_fills_in_and_the_text_wins() {
         settings.tls.roots,
         Roots::DefaultFile(Some("/home/me/.postgresql/root.crt".into()))
     );
+}
+
+#[test]
+fn a_variable_that_cannot_be_honoured_is_refused_by_its_name() {
+    let parse = |variables: &[(&str, &str)]| {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let environment = Environment::from_variables(variables.iter().map(owned));
+        assert!(!format!("{environment:?}").contains("hunter2"));
+        let settings = Settings::parse("host=a user=u gssencmode=disable", &environment);
+        settings.map(drop).map_err(|error| error.to_string()).err().unwrap_or_default()
+    };
+    assert_eq!(parse(&[("PGGSSENCMODE", "require"), ("PGSSLSNI", "1"), ("PGSSLCRL", "")]), "");
+    let said = parse(&[
+        ("PGSSLCRL", "/crl"),
+        ("PGREQUIREAUTH", "scram-sha-256"),
+        ("PGSERVICE", "prod"),
+        ("PGSSLMODE", "full"),
+        ("PGPASSWORD", "hunter2"),
+    ]);
+    for words in
+        ["PGSSLCRL: revocation", "PGREQUIREAUTH: not", "PGSERVICE: ", "PGSSLMODE: \"full\""]
+    {
+        assert!(said.contains(words), "{said}");
+    }
 }
 
 #[test]
