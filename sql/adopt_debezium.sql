@@ -44,10 +44,14 @@ do $$
 begin
     if not exists (select from pg_publication where pubname = 'postrider') then
         create publication postrider for table outboxevent with (publish = 'insert');
+    elsif not (select pubinsert from pg_publication where pubname = 'postrider') then
+        raise exception 'publication postrider is there already and publishes no inserts'
+            using hint = 'drop or rename it, or: alter publication postrider set (publish = ''insert'')';
     elsif not exists (
-        select from pg_publication_rel r
-        join pg_publication p on p.oid = r.prpubid
-        where p.pubname = 'postrider' and r.prrelid = 'outboxevent'::regclass
+        select from pg_publication p
+        where p.pubname = 'postrider' and (p.puballtables or exists (
+            select from pg_publication_rel r
+            where r.prpubid = p.oid and r.prrelid = 'outboxevent'::regclass))
     ) then
         alter publication postrider add table outboxevent;
     end if;

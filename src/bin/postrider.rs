@@ -27,7 +27,11 @@ fn main() -> ExitCode {
         Command::Run(file) => run(file, arguments.flags),
         Command::Init { part, apply, file } => match init(part, apply, file, arguments.flags) {
             Ok(()) => Exit::Clean.into(),
-            Err(error @ (InitError::Configuration(_) | InitError::NotApplicable)) => usage(&error),
+            Err(
+                error @ (InitError::Configuration(_)
+                | InitError::NotApplicable
+                | InitError::OtherName(_)),
+            ) => usage(&error),
             Err(error) => {
                 eprintln!("postrider: {}", chain(&error));
                 Exit::Failed.into()
@@ -63,7 +67,8 @@ fn init(part: Part, apply: bool, file: ConfigFile, flags: Flags) -> Result<(), I
         say(&loaded.effective);
         return Ok(());
     }
-    say(&format!("{}\n", relay::apply_once(part, &loaded.settings.1)?));
+    let (_, postgres, mappings, _) = &loaded.settings;
+    say(&format!("{}\n", relay::apply_once(part, postgres, mappings)?));
     Ok(())
 }
 

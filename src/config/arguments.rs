@@ -11,10 +11,10 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::catalogue::Catalogue;
-use super::nearest::nearest_path;
+use super::nearest::{nearest, nearest_path};
 use super::origin::{Origin, Raw};
 use super::problem::{Problem, Problems};
-use super::redact::Hidden;
+use super::redact::{Hidden, redact};
 use super::{Kind, Values};
 
 /// For clap's `after_help`: how settings are given besides the file.
@@ -96,7 +96,15 @@ impl Unknown {
             Some(meant) => format!("did you mean {meant}?"),
             None => "no known argument is like it".to_owned(),
         };
-        Problem::new(self.argument.clone(), "unknown argument", why)
+        Problem::new(shown(&self.argument), "unknown argument", why)
+    }
+}
+
+/// A word as it may be shown: without what is set by it, as in `password=…`, or a URL's password.
+fn shown(word: &str) -> String {
+    match (word.contains("://"), word.split_once('=')) {
+        (false, Some((name, _))) => format!("{name}=…"),
+        (true, _) | (false, None) => redact(word).into_owned(),
     }
 }
 
@@ -112,22 +120,32 @@ pub fn parse<P: clap::Parser>(
     // The word after an unknown flag is probably its value, and possibly a secret: when clap
     // stumbles over it next, it goes without being shown.
     let mut value_at: Option<usize> = None;
-    // Each round takes at least one argument out, so the rounds end.
+    // Each round takes at least one argument out or mends one, so the rounds end.
     loop {
         let error = match P::try_parse_from(&rest) {
             Ok(command) => return Ok(Arguments { command, flags }),
             Err(error) => error,
         };
-        let Some(argument) = culprit(&error) else { return Err(give_up(error, flags)) };
-        if let Some(at) = value_at.take()
-            && rest[at] == *argument
+        let value = value_at.take();
+        let Some(argument) = culprit(&error) else { return Err(give_up(error, &rest, flags)) };
+        if let Some(at) = value
+            && (rest[at] == *argument
+                || invalid_value(&error).is_some_and(|given| rest[at] == *given))
         {
             rest.remove(at);
             continue;
         }
+        if let Some(meant) = misspelled_command::<P>(&error)
+            && let Some(at) = position(&rest, &argument)
+        {
+            // What follows is parsed as what was probably meant, so that it is not hidden behind it.
+            rest[at] = OsString::from(&meant);
+            flags.unknown.push(Unknown { argument, meant: Some(meant) });
+            continue;
+        }
         let unknown = error.kind() == ErrorKind::UnknownArgument;
         let Some(at) = position(&rest, &argument).filter(|_| unknown) else {
-            return Err(give_up(error, flags));
+            return Err(give_up(error, &rest, flags));
         };
         let glued = rest.remove(at).to_string_lossy().contains('=');
         let is_flag = argument.starts_with('-');
@@ -189,6 +207,24 @@ fn culprit(error: &clap::Error) -> Option<String> {
     }
 }
 
+/// The value that clap found wrong, if it was one.
+fn invalid_value(error: &clap::Error) -> Option<String> {
+    match (error.kind(), error.get(ContextKind::InvalidValue)) {
+        (ErrorKind::InvalidValue, Some(ContextValue::String(value))) => Some(value.clone()),
+        _ => None,
+    }
+}
+
+/// The command that an unknown one was probably meant to be. By our own measure: clap's takes `rnu`
+/// for nothing.
+fn misspelled_command<P: clap::CommandFactory>(error: &clap::Error) -> Option<String> {
+    let ContextValue::String(given) = error.get(ContextKind::InvalidSubcommand)? else {
+        return None;
+    };
+    let program = P::command();
+    nearest(given, program.get_subcommands().map(clap::Command::get_name)).map(str::to_owned)
+}
+
 fn suggestion(error: &clap::Error) -> Option<String> {
     match error.get(ContextKind::SuggestedArg) {
         Some(ContextValue::String(meant)) => Some(meant.clone()),
@@ -213,9 +249,18 @@ fn position(rest: &[OsString], argument: &str) -> Option<usize> {
 }
 
 /// Ends with clap's error, together with what was noted before it.
-fn give_up(error: clap::Error, flags: Flags) -> ArgumentsError {
+fn give_up(error: clap::Error, rest: &[OsString], flags: Flags) -> ArgumentsError {
     let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    if asked || flags.is_faultless() {
+    let mut text = error.to_string();
+    let mut as_is = true;
+    for word in rest.iter().skip(1).filter_map(|word| word.to_str()) {
+        let shown = shown(word);
+        if shown != word && text.contains(word) {
+            text = text.replace(word, &shown);
+            as_is = false;
+        }
+    }
+    if asked || (as_is && flags.is_faultless()) {
         return ArgumentsError::Clap(error);
     }
     let mut problems = Problems::default();
@@ -223,7 +268,6 @@ fn give_up(error: clap::Error, flags: Flags) -> ArgumentsError {
     problems.extend(flags.problems);
     if error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // The first paragraph: the rest is usage, which --help shows.
-        let text = error.to_string();
         let first = text.split("\n\n").next().unwrap_or(&text);
         let first: Vec<_> = first.lines().map(str::trim).collect();
         let first = first.join(" ");
@@ -298,6 +342,10 @@ mod tests {
         Show {
             what: String,
         },
+        Pick {
+            #[arg(default_value = "a", value_parser = ["a", "b"])]
+            which: String,
+        },
     }
 
     fn parsed(words: &[&str]) -> Result<Arguments<Cli>, ArgumentsError> {
@@ -370,7 +418,7 @@ mod tests {
 
     #[test]
     fn an_error_that_is_alone_stays_claps_own() {
-        for words in [&[][..], &["rnu"], &["show"]] {
+        for words in [&[][..], &["zzz"], &["show"]] {
             let Err(ArgumentsError::Clap(error)) = parsed(words) else { panic!("{words:?}") };
             assert_eq!(error.exit_code(), 2, "{words:?}");
         }
@@ -425,6 +473,40 @@ mod tests {
         assert!(said.contains("(secret), must not be given on the command line"), "{said}");
         assert!(said.contains("use --log.token_file, or a variable"), "{said}");
         assert!(!said.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_misspelled_command_does_not_hide_what_follows() {
+        let said = loaded(&["rnu", "--onc", "--log.levl=x"]).unwrap_err();
+        for line in [
+            "3 problems",
+            "rnu: unknown argument, did you mean run?",
+            "--onc: unknown argument, did you mean --once?",
+            "--log.levl: unknown flag, did you mean --log.level?",
+        ] {
+            assert!(said.contains(line), "{line}\n{said}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_place_is_not_shown() {
+        for words in [
+            // Where only certain words are expected, its value comes out as a wrong one of them.
+            &["pick", "--pasword", "hunter2"][..],
+            &["run", "log.token=hunter2"],
+            &["run", "APP__LOG__TOKEN=hunter2"],
+            &["run", "x://u:hunter2@y"],
+            &["pick", "x://u:hunter2@y"],
+            &["pick", "log.token=hunter2"],
+            &["x://u:hunter2@y"],
+            &["log.token=hunter2", "run"],
+        ] {
+            let said = report(words);
+            assert!(!said.contains("hunter2"), "{said}");
+            assert!(said.contains("1 problem"), "{said}");
+        }
+        // A lone mistake of another kind: clap's words, which go to the terminal as they are.
+        assert!(matches!(parsed(&["pick", "c"]), Err(ArgumentsError::Clap(_))));
     }
 
     #[test]

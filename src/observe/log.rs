@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 
 use super::panics;
-use crate::config::{Key, Kind, Reader, Section};
+use crate::config::{Key, Kind, Reader, Section, redact};
 
 /// How and how much is logged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -101,7 +101,8 @@ impl Section for LogConfig {
         });
         let level = raw.text("log.level").and_then(|text| {
             let refuse = |why: LevelError| {
-                raw.problem("log.level", LEVEL_RULE, why.to_string());
+                // It quotes what it found, and that may be a URL in the wrong place.
+                raw.problem("log.level", LEVEL_RULE, redact(&why.to_string()));
             };
             text.parse().map_err(refuse).ok()
         });

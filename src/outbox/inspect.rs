@@ -7,6 +7,7 @@
 use std::fmt;
 
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use super::TableName;
 
@@ -19,12 +20,13 @@ pub enum Defect {
     Missing(TableName),
     /// It is a view, a foreign table or something else that has no log of its own.
     NotATable(TableName),
-    /// It is unlogged or temporary: its rows never reach the log.
-    NotLogged(TableName),
+    /// It, or these partitions of it, are unlogged, temporary or foreign: their rows never reach
+    /// the log.
+    NotLogged(TableName, Vec<String>),
     /// Columns that routing needs are not there.
     LacksColumns(TableName, Vec<String>),
-    /// No publication announces its inserts.
-    NotPublished(TableName),
+    /// No publication announces its inserts, or those of these partitions.
+    NotPublished(TableName, Vec<String>),
 }
 
 impl fmt::Display for Defect {
@@ -35,30 +37,53 @@ impl fmt::Display for Defect {
                 "wal_level is {level}, it must be logical: `alter system set wal_level = 'logical'`, \
                  then restart the server"
             ),
-            Self::Missing(table) => write!(
+            Self::Missing(table) if table.name() == "outbox" => write!(
                 f,
                 "there is no table {table}: `postrider init --apply` makes it, or name yours with \
                  outbox.table"
             ),
+            Self::Missing(table) => write!(
+                f,
+                "there is no table {table}: correct outbox.table, or make it with psql from what \
+                 `postrider init` prints"
+            ),
             Self::NotATable(table) => {
                 write!(f, "{table} is no table, and only tables are in the server's log")
             }
-            Self::NotLogged(table) => write!(
+            Self::NotLogged(table, parts) => write!(
                 f,
-                "{table} is unlogged or temporary, so that its rows never reach the server's log: \
-                 `alter table {table} set logged`"
+                "{} is unlogged, temporary or foreign, so that its rows never reach the server's log: \
+                 `alter table {} set logged`, or another kind of table",
+                Parts(table, parts),
+                parts.first().unwrap_or(&table.quoted())
             ),
             Self::LacksColumns(table, columns) => write!(
                 f,
-                "{table} lacks the column(s) {}: `postrider init` prints the whole table, \
-                 docs/routing.md says how to name others",
+                "{table} lacks the column(s) {}: `postrider init` prints the whole table",
                 columns.join(", ")
             ),
-            Self::NotPublished(table) => write!(
+            Self::NotPublished(table, parts) => write!(
                 f,
-                "no publication has the inserts of {table}: `create publication postrider for table \
-                 {table} with (publish = 'insert')`"
+                "no publication has the inserts of {} (one with a row filter, or without some of the \
+                 columns, does not count): `create publication postrider for table {sql} with (publish \
+                 = 'insert', publish_via_partition_root = true)`, or `alter publication … add table \
+                 {sql}`",
+                Parts(table, parts),
+                sql = table.quoted()
             ),
+        }
+    }
+}
+
+/// `app.outbox`, or `outbox_1 and 3 more partitions of app.outbox`.
+struct Parts<'a>(&'a TableName, &'a [String]);
+
+impl fmt::Display for Parts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            [] => write!(f, "{}", self.0),
+            [one] => write!(f, "partition {one} of {}", self.0),
+            [one, more @ ..] => write!(f, "partition {one} of {} and {} more", self.0, more.len()),
         }
     }
 }
@@ -74,30 +99,18 @@ pub async fn inspect(
     table: &TableName,
     routed: &[&str],
 ) -> Result<Vec<Defect>, tokio_postgres::Error> {
-    const SERVER: &str = "select current_setting('wal_level')";
-    let wal_level: String = client.query_one(SERVER, &[]).await?.try_get(0)?;
+    const SERVER: &str =
+        "select current_setting('wal_level'), current_setting('server_version_num')::int4";
+    let server = client.query_one(SERVER, &[]).await?;
+    let wal_level: String = server.try_get(0)?;
     let mut defects = Vec::new();
     if wal_level != "logical" {
         defects.push(Defect::WalLevel(wal_level));
     }
-    // Named itself, or listed by way of all tables or a schema. The list holds a partitioned table's
-    // partitions unless changes go by the root, so one of them stands for it.
-    const TABLE: &str = "select c.relkind in ('r', 'p'), c.relpersistence = 'p', \
-        array(select attname::text from pg_attribute \
-              where attrelid = c.oid and attnum > 0 and not attisdropped), \
-        exists (select from pg_publication p \
-                where p.pubinsert and (p.puballtables or exists ( \
-                    select from pg_publication_rel r \
-                    where r.prpubid = p.oid and r.prrelid = c.oid) or exists ( \
-                    select from pg_publication_tables t \
-                    join pg_namespace n on n.nspname = t.schemaname \
-                    join pg_class member on member.relname = t.tablename \
-                        and member.relnamespace = n.oid \
-                    where t.pubname = p.pubname and (member.oid = c.oid or exists ( \
-                        select from pg_inherits i \
-                        where i.inhparent = c.oid and i.inhrelid = member.oid))))) \
-        from pg_class c where c.oid = to_regclass($1)";
-    let Some(row) = client.query_opt(TABLE, &[&table.quoted()]).await? else {
+    let question = question(server.try_get(1)?);
+    let quoted = table.quoted();
+    let values: [&(dyn ToSql + Sync); 4] = [&quoted, &table.schema(), &table.name(), &routed];
+    let Some(row) = client.query_opt(&question, &values).await? else {
         defects.push(Defect::Missing(table.clone()));
         return Ok(defects);
     };
@@ -105,10 +118,18 @@ pub async fn inspect(
         defects.push(Defect::NotATable(table.clone()));
         return Ok(defects);
     }
-    if !row.try_get::<_, bool>(1)? {
-        defects.push(Defect::NotLogged(table.clone()));
+    // Where rows end up: the table itself, or its partitions.
+    let (places, partitioned): (i64, bool) = (row.try_get(1)?, row.try_get(2)?);
+    let whole_or = |found: Vec<String>| {
+        let whole = !partitioned || i64::try_from(found.len()) == Ok(places);
+        if whole { Vec::new() } else { found }
+    };
+    let not_logged: Vec<String> = row.try_get(3)?;
+    if !not_logged.is_empty() {
+        let parts = if partitioned { not_logged } else { Vec::new() };
+        defects.push(Defect::NotLogged(table.clone(), parts));
     }
-    let columns: Vec<String> = row.try_get(2)?;
+    let columns: Vec<String> = row.try_get(4)?;
     let lacking: Vec<String> = routed
         .iter()
         .filter(|needed| !columns.iter().any(|column| column == *needed))
@@ -117,8 +138,55 @@ pub async fn inspect(
     if !lacking.is_empty() {
         defects.push(Defect::LacksColumns(table.clone(), lacking));
     }
-    if !row.try_get::<_, bool>(3)? {
-        defects.push(Defect::NotPublished(table.clone()));
+    let not_published: Vec<String> = row.try_get(5)?;
+    if !not_published.is_empty() {
+        defects.push(Defect::NotPublished(table.clone(), whole_or(not_published)));
     }
     Ok(defects)
+}
+
+/// The query about the table: `$1` its name as SQL, `$2` its schema or null, `$3` its bare name, `$4`
+/// the columns that routing needs.
+///
+/// A schema's table is looked for in the catalog, since `to_regclass` asks for a right on the schema.
+/// A place is published if a publication has it or any table it is a partition of.
+fn question(server_version: i32) -> String {
+    // Since 15 a publication may hold schemas, and back rows and columns of a table.
+    let (whole, by_schema) = if server_version < 150_000 {
+        ("true", "false")
+    } else {
+        (
+            "r.prqual is null and (r.prattrs is null or not exists ( \
+                select from pg_attribute a where a.attrelid = r.prrelid and a.attname = any ($4) \
+                and a.attnum <> all (r.prattrs::int2[])))",
+            "exists (select from pg_publication_namespace s \
+                join pg_class l on l.relnamespace = s.pnnspid \
+                where s.pnpubid = p.oid and l.oid = any (place.lineage))",
+        )
+    };
+    format!(
+        "with the as ( \
+            select c.oid, c.relkind from pg_class c where c.oid = case \
+                when $2::text is null then to_regclass($1)::oid \
+                else (select t.oid from pg_class t join pg_namespace n on n.oid = t.relnamespace \
+                    where n.nspname = $2 and t.relname = $3) end), \
+        leaf as (select t.relid::oid as oid from the, pg_partition_tree(the.oid) t \
+            where the.relkind = 'p' and t.isleaf and t.relid <> the.oid), \
+        place as ( \
+            select c.oid, c.relkind, c.relpersistence, \
+                c.oid || array(select a.relid::oid from pg_partition_ancestors(c.oid) a) as lineage \
+            from pg_class c where c.oid in (select oid from leaf) \
+                or (not exists (select from leaf) and c.oid in (select oid from the))) \
+        select the.relkind in ('r', 'p'), (select count(*) from place), the.relkind = 'p', \
+            array(select place.oid::regclass::text from place \
+                where place.relpersistence <> 'p' or place.relkind not in ('r', 'p') order by 1), \
+            array(select attname::text from pg_attribute \
+                where attrelid = the.oid and attnum > 0 and not attisdropped and $4::text[] is not null), \
+            array(select place.oid::regclass::text from place where not exists ( \
+                select from pg_publication p where p.pubinsert and (p.puballtables \
+                    or exists (select from pg_publication_rel r where r.prpubid = p.oid \
+                        and r.prrelid = any (place.lineage) and {whole}) \
+                    or {by_schema})) order by 1) \
+        from the"
+    )
 }

@@ -19,6 +19,18 @@ pub struct TableName {
 }
 
 impl TableName {
+    /// The schema, if it is not left to the search path.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
+    /// The name without its schema.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The name as SQL, quoted.
     #[must_use]
     pub fn quoted(&self) -> String {
@@ -47,6 +59,14 @@ pub struct TableNameError {
     rule: &'static str,
 }
 
+impl TableNameError {
+    /// The rule alone, for a message that shows the text by itself.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        self.rule
+    }
+}
+
 impl FromStr for TableName {
     type Err = TableNameError;
 
@@ -54,6 +74,10 @@ impl FromStr for TableName {
     /// because the catalog has them so; a dot inside a name is not supported.
     fn from_str(text: &str) -> Result<Self, TableNameError> {
         let refuse = |rule| Err(TableNameError { found: text.to_owned(), rule });
+        // Every log line about the table would show its password.
+        if text.contains("://") {
+            return refuse("it is a URL");
+        }
         let parts: Vec<&str> = text.split('.').collect();
         if parts.len() > 2 {
             return refuse("more than one dot");
@@ -159,6 +183,7 @@ mod tests {
             ("", "empty"),
             ("a.", "empty"),
             ("a.b.c", "more than one dot"),
+            ("postgres://db/shop", "it is a URL"),
             ("a\"; drop table b; --", "quote"),
             (&"a".repeat(64), "63 bytes"),
         ] {

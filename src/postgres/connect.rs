@@ -302,10 +302,8 @@ impl Materials {
 
 fn from_passfile(settings: &Settings) -> Result<Vec<Option<Password>>, MaterialError> {
     let content = match &settings.passfile {
-        Passfile::File(path) => passfile::read(path)?.or_else(|| {
-            tracing::warn!(passfile = %path.display(), "there is no such password file");
-            None
-        }),
+        // A reload must not trade a password for none, so one that is gone is an error.
+        Passfile::File(path) => Some(passfile::read(path)?.ok_or_else(|| passfile::gone(path))?),
         // Nobody asked for the default file, so a bad one is no reason not to start.
         Passfile::DefaultFile(path) => path.as_deref().and_then(|path| {
             passfile::read(path).unwrap_or_else(|error| {

@@ -1,6 +1,8 @@
 //! Why there is no connection: what happened, and what to do about it.
 //!
-//! Every class keeps the SQLSTATE or the transport's error as its source, and none shows a secret.
+//! Every class keeps the SQLSTATE or the transport's error as its cause, and none shows a secret. The
+//! text of a class says all that the cause says, so the cause is no `source`: whoever prints a whole
+//! chain would say it twice.
 
 use std::error::Error as StdError;
 use std::io;
@@ -40,7 +42,6 @@ pub struct Attempt {
     /// Where it is.
     pub server: String,
     /// What happened there.
-    #[source]
     pub failure: ConnectFailure,
 }
 
@@ -89,7 +90,7 @@ pub enum ConnectFailure {
         /// The system's words.
         reason: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// No answer, or not all of it, in time.
     #[error(
@@ -98,7 +99,7 @@ pub enum ConnectFailure {
     TimedOut(Duration),
     /// TLS was asked for and the server has none.
     #[error("has no TLS, and sslmode asks for it: set ssl=on there; sslmode=prefer goes without")]
-    TlsRefused(#[source] tokio_postgres::Error),
+    TlsRefused(tokio_postgres::Error),
     /// The certificate is somebody else's.
     #[error(
         "presents a certificate for another name ({reason}): connect by a name that is in it, or have one made with this name among its alternative names"
@@ -107,20 +108,22 @@ pub enum ConnectFailure {
         /// Which names it has.
         reason: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// The certificate is not signed by whom we trust.
     #[error(
         "presents a certificate that no root in sslrootcert has signed: add its authority there, or look who answers at this address"
     )]
-    TlsUnknownAuthority(#[source] tokio_postgres::Error),
+    TlsUnknownAuthority(tokio_postgres::Error),
     /// The certificate, or ours, has another fault.
-    #[error("TLS failed: {reason}")]
+    #[error(
+        "TLS failed: {reason}; look at the dates and the chain of its certificate, and whether it trusts sslcert if one is given"
+    )]
     Tls {
         /// What rustls says, or the server's alert.
         reason: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// 28P01.
     #[error(
@@ -130,7 +133,7 @@ pub enum ConnectFailure {
         /// The role.
         user: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// The server wants a password and there is none.
     #[error(
@@ -140,7 +143,7 @@ pub enum ConnectFailure {
         /// The role.
         user: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// The way of authentication failed on our side of it, such as channel binding.
     #[error("authentication broken off: {reason}")]
@@ -148,7 +151,7 @@ pub enum ConnectFailure {
         /// What was missing, and the way out.
         reason: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// 28000: no line of pg_hba.conf matches, or the role may not log in.
     #[error(
@@ -162,7 +165,7 @@ pub enum ConnectFailure {
         /// The server's words.
         message: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// 3D000.
     #[error("has no database {dbname} (3D000): create it, or correct dbname")]
@@ -170,7 +173,7 @@ pub enum ConnectFailure {
         /// The database.
         dbname: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// 53300.
     #[error(
@@ -180,7 +183,7 @@ pub enum ConnectFailure {
         /// The server's words.
         message: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// 57P03 and its like: starting, recovering, shutting down.
     #[error(
@@ -192,7 +195,7 @@ pub enum ConnectFailure {
         /// The server's words.
         message: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// Older than what is supported.
     #[error(
@@ -219,7 +222,7 @@ pub enum ConnectFailure {
         /// The server's words.
         message: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
     /// The connection broke while it was made.
     #[error("broke the connection off ({reason})")]
@@ -227,7 +230,7 @@ pub enum ConnectFailure {
         /// What is known of it.
         reason: String,
         /// All of it.
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
     },
 }
 
@@ -259,43 +262,65 @@ impl ConnectFailure {
     /// The server's code, where it gave one.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&SqlState> {
-        StdError::source(self)?.downcast_ref::<tokio_postgres::Error>()?.code()
+        self.cause()?.code()
+    }
+
+    /// The driver's error, where there is one.
+    #[must_use]
+    pub fn cause(&self) -> Option<&tokio_postgres::Error> {
+        match self {
+            Self::TlsRefused(cause)
+            | Self::TlsUnknownAuthority(cause)
+            | Self::Unreachable { cause, .. }
+            | Self::TlsName { cause, .. }
+            | Self::Tls { cause, .. }
+            | Self::WrongPassword { cause, .. }
+            | Self::NoPassword { cause, .. }
+            | Self::Authentication { cause, .. }
+            | Self::NotAdmitted { cause, .. }
+            | Self::NoDatabase { cause, .. }
+            | Self::TooManyConnections { cause, .. }
+            | Self::NotNow { cause, .. }
+            | Self::Refused { cause, .. }
+            | Self::Broken { cause, .. } => Some(cause),
+            Self::TimedOut(_) | Self::TooOld { .. } | Self::WrongTarget { .. } => None,
+        }
     }
 
     /// Sorts an error of the driver.
-    pub(super) fn classify(source: tokio_postgres::Error, user: &str, dbname: &str) -> Self {
-        if let Some(refusal) = source.as_db_error() {
+    pub(super) fn classify(cause: tokio_postgres::Error, user: &str, dbname: &str) -> Self {
+        if let Some(refusal) = cause.as_db_error() {
             let (code, message) = (refusal.code().clone(), refusal.message().to_owned());
-            return Self::refused(source, &code, message, user, dbname);
+            return Self::refused(cause, &code, message, user, dbname);
         }
-        if let Some(tls) = find::<rustls::Error>(&source) {
-            return Self::tls(tls.clone(), source);
+        if let Some(tls) = find::<rustls::Error>(&cause) {
+            return Self::tls(tls.clone(), cause);
         }
-        let reason = innermost(&source);
+        let reason = innermost(&cause);
         // The driver does not show its kinds, only their words; the tests hold us to them.
-        match source.to_string().as_str() {
-            "error connecting to server" => Self::Unreachable { reason, source },
+        match cause.to_string().as_str() {
+            "error connecting to server" => Self::Unreachable { reason, cause },
             "error performing TLS handshake" if reason.contains("does not support TLS") => {
-                Self::TlsRefused(source)
+                Self::TlsRefused(cause)
             }
-            "error performing TLS handshake" => Self::Tls { reason, source },
+            "error performing TLS handshake" => Self::Tls { reason, cause },
             "invalid configuration" if reason.contains("password missing") => {
-                Self::NoPassword { user: user.to_owned(), source }
+                Self::NoPassword { user: user.to_owned(), cause }
             }
             "authentication error" if reason.contains("channel binding") => Self::Authentication {
                 reason:
                     "channel_binding=require needs SCRAM over TLS, and a certificate that is not \
                          signed with Ed25519; check pg_hba.conf and password_encryption there"
                         .into(),
-                source,
+                cause,
             },
-            "authentication error" => Self::Authentication { reason, source },
-            _ => Self::Broken { reason, source },
+            "authentication error" => Self::Authentication { reason, cause },
+            _ => Self::Broken { reason, cause },
         }
     }
 
     fn refused(
-        source: tokio_postgres::Error,
+        cause: tokio_postgres::Error,
         code: &SqlState,
         message: String,
         user: &str,
@@ -303,32 +328,33 @@ impl ConnectFailure {
     ) -> Self {
         let (user, dbname) = (user.to_owned(), dbname.to_owned());
         match *code {
-            SqlState::INVALID_PASSWORD => Self::WrongPassword { user, source },
+            SqlState::INVALID_PASSWORD => Self::WrongPassword { user, cause },
             SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
-                Self::NotAdmitted { user, dbname, message, source }
+                Self::NotAdmitted { user, dbname, message, cause }
             }
-            SqlState::INVALID_CATALOG_NAME => Self::NoDatabase { dbname, source },
-            SqlState::TOO_MANY_CONNECTIONS => Self::TooManyConnections { message, source },
+            SqlState::INVALID_CATALOG_NAME => Self::NoDatabase { dbname, cause },
+            SqlState::TOO_MANY_CONNECTIONS => Self::TooManyConnections { message, cause },
             SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => {
-                Self::NotNow { code: code.code().to_owned(), message, source }
+                Self::NotNow { code: code.code().to_owned(), message, cause }
             }
-            _ => Self::Refused { code: code.code().to_owned(), message, source },
+            _ => Self::Refused { code: code.code().to_owned(), message, cause },
         }
     }
 
-    fn tls(error: rustls::Error, source: tokio_postgres::Error) -> Self {
+    fn tls(error: rustls::Error, cause: tokio_postgres::Error) -> Self {
         let reason = error.to_string();
         let rustls::Error::InvalidCertificate(fault) = error else {
-            return Self::Tls { reason, source };
+            return Self::Tls { reason, cause };
         };
-        if fault == CertificateError::UnknownIssuer {
-            return Self::TlsUnknownAuthority(source);
+        // A bad signature: an authority of the same name, made anew with another key.
+        if matches!(fault, CertificateError::UnknownIssuer | CertificateError::BadSignature) {
+            return Self::TlsUnknownAuthority(cause);
         }
         let wrong_name = matches!(
             fault,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
         );
-        if wrong_name { Self::TlsName { reason, source } } else { Self::Tls { reason, source } }
+        if wrong_name { Self::TlsName { reason, cause } } else { Self::Tls { reason, cause } }
     }
 }
 

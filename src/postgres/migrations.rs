@@ -12,9 +12,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 /// One step. Numbers begin at 1 and have no gap. A step that was released never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +28,10 @@ pub struct Migration {
 }
 
 impl Migration {
+    /// Of the text with plain line ends: a checkout that made them CRLF is the same migration.
     fn checksum(&self) -> String {
         let mut hex = String::with_capacity(64);
-        for byte in Sha256::digest(self.sql.as_bytes()) {
+        for byte in Sha256::digest(self.sql.replace("\r\n", "\n").as_bytes()) {
             write!(hex, "{byte:02x}").expect("a String takes everything");
         }
         hex
@@ -145,8 +146,8 @@ pub enum MigrationError {
         what: String,
         /// How long.
         waited: Duration,
-        /// All of it.
-        source: tokio_postgres::Error,
+        /// All of it; the text has what matters of it.
+        cause: tokio_postgres::Error,
     },
     /// The rights do not suffice.
     #[error(
@@ -159,9 +160,21 @@ pub enum MigrationError {
         /// The server's words.
         message: String,
         /// All of it.
+        cause: tokio_postgres::Error,
+    },
+    /// The connection broke while the server was committing.
+    #[error(
+        "{what} got no answer to its commit, so it is applied or it is not: start again, a step that \
+         is applied is not applied twice"
+    )]
+    Unknown {
+        /// What was going on.
+        what: String,
+        /// All of it.
+        #[source]
         source: tokio_postgres::Error,
     },
-    /// A statement failed, or the connection did.
+    /// A statement failed, or the connection did before anything was committed.
     #[error("{what} failed and left nothing behind")]
     Failed {
         /// What was going on.
@@ -202,7 +215,10 @@ async fn step(
 ) -> Result<Option<&'static str>, MigrationError> {
     let looking = || format!("looking for migrations of {}", migrations.part);
     let failed = |source| failure(looking(), patience, source);
-    let transaction = client.transaction().await.map_err(failed)?;
+    // Whatever the role's default is: a snapshot from before the lock does not show what was done
+    // by whom we waited for.
+    let begin = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
+    let transaction = begin.start().await.map_err(failed)?;
     lock(&transaction, migrations.part, patience).await.map_err(failed)?;
     let rows = recorded(&transaction, migrations.part).await.map_err(failed)?;
     let next = compare(migrations, &rows)?;
@@ -222,8 +238,18 @@ async fn step(
     let checksum = next.checksum();
     let values: [&(dyn ToSql + Sync); 4] = [&migrations.part, &next.number, &next.name, &checksum];
     transaction.execute(RECORD, &values).await.map_err(failed)?;
-    transaction.commit().await.map_err(failed)?;
-    Ok(Some(next.name))
+    match transaction.commit().await {
+        Ok(()) => Ok(Some(next.name)),
+        Err(refusal) if refusal.as_db_error().is_some_and(|error| !ends_session(error)) => {
+            Err(failed(refusal))
+        }
+        Err(source) => Err(MigrationError::Unknown { what: what(), source }),
+    }
+}
+
+/// Whether the server said no more than that it goes away, which may be after the commit.
+fn ends_session(error: &DbError) -> bool {
+    matches!(error.severity(), "FATAL" | "PANIC") || error.code().code().starts_with("57P0")
 }
 
 async fn lock(
@@ -233,9 +259,12 @@ async fn lock(
 ) -> Result<(), tokio_postgres::Error> {
     let limit = format!("set local lock_timeout = '{}ms'", patience.0.as_millis().max(1));
     transaction.batch_execute(&limit).await?;
-    // Advisory locks share one space of numbers in a database; a hash of our own name keeps clear of
-    // those that others pick by hand.
-    let key = format!("postrider.migration/{part}");
+    take(transaction, &format!("postrider.migration/{part}")).await
+}
+
+/// Advisory locks share one space of numbers in a database; a hash of our own name keeps clear of
+/// those that others pick by hand.
+async fn take(transaction: &Transaction<'_>, key: &str) -> Result<(), tokio_postgres::Error> {
     const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended($1, 0))";
     transaction.execute(LOCK, &[&key]).await?;
     Ok(())
@@ -268,6 +297,8 @@ async fn recorded(
 /// `if not exists` asks for the right to create even where nothing is to be created, so it is looked
 /// for first: a role without that right can go on migrating where an administrator made the schema.
 async fn prepare(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
+    // Of two parts that begin at once, neither sees what the other one creates.
+    take(transaction, "postrider.migration").await?;
     const SCHEMA: &str = "select to_regnamespace('postrider') is not null";
     if !transaction.query_one(SCHEMA, &[]).await?.try_get::<_, bool>(0)? {
         transaction.batch_execute("create schema if not exists postrider").await?;
@@ -331,11 +362,11 @@ fn compare<'a>(
 fn failure(what: String, patience: Patience, source: tokio_postgres::Error) -> MigrationError {
     match source.code() {
         Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-            MigrationError::Locked { what, waited: patience.0, source }
+            MigrationError::Locked { what, waited: patience.0, cause: source }
         }
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             let message = source.as_db_error().map(|error| error.message().to_owned());
-            MigrationError::Forbidden { what, message: message.unwrap_or_default(), source }
+            MigrationError::Forbidden { what, message: message.unwrap_or_default(), cause: source }
         }
         _ => MigrationError::Failed { what, source },
     }
@@ -376,6 +407,10 @@ mod tests {
         let error = next(&[changed]).unwrap_err();
         assert!(error.contains("test/1 one.sql was changed"), "{error}");
         assert!(error.contains("checksum 0123456789ab…, this program 822ae07d4783…"), "{error}");
+
+        let windows = Migration { sql: "select 1;\r\nselect 2", ..STEPS.steps[0] };
+        let unix = Migration { sql: "select 1;\nselect 2", ..windows };
+        assert_eq!(windows.checksum(), unix.checksum(), "line ends are no change");
 
         let error = next(&[row(1), row(2), row(3)]).unwrap_err();
         assert!(error.contains("has migration test/3 3.sql"), "{error}");

@@ -17,12 +17,12 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum PassfileError {
     /// It cannot be read.
-    #[error("password file {} cannot be read: {source}", path.display())]
+    #[error("password file {} cannot be read: {error}", path.display())]
     Unreadable {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// Group or others have rights on it.
     #[error("password file {0} can be used by others (mode {mode:03o}): chmod 600 {0}", path.display())]
@@ -44,7 +44,7 @@ pub enum PassfileError {
 
 /// Reads the file, if it may be used. `Ok(None)`: there is none.
 pub(super) fn read(path: &Path) -> Result<Option<String>, PassfileError> {
-    let unreadable = |source| PassfileError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |error| PassfileError::Unreadable { path: path.to_owned(), error };
     let metadata = match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(unreadable)?,
@@ -66,6 +66,11 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, PassfileError> {
     }
 }
 
+/// A file that was named, and is not there.
+pub(super) fn gone(path: &Path) -> PassfileError {
+    PassfileError::Unreadable { path: path.to_owned(), error: io::ErrorKind::NotFound.into() }
+}
+
 /// The password of the first line that matches.
 pub(super) fn find(content: &str, server: &Server, dbname: &str, user: &str) -> Option<Password> {
     let host = match &server.place {
@@ -81,7 +86,7 @@ pub(super) fn find(content: &str, server: &Server, dbname: &str, user: &str) -> 
     };
     let port = server.port.to_string();
     let wanted = [host.as_str(), port.as_str(), dbname, user];
-    content.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
+    let password = content.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut rest = line;
         for value in wanted {
             let field;
@@ -90,10 +95,10 @@ pub(super) fn find(content: &str, server: &Server, dbname: &str, user: &str) -> 
                 return None;
             }
         }
-        // Nothing after the fourth colon is an empty password, which no role can have.
-        let password = unescape(rest);
-        (!password.is_empty()).then(|| Password::new(password))
-    })
+        Some(unescape(rest))
+    })?;
+    // Nothing after the fourth colon says that there is none, whatever later lines say.
+    (!password.is_empty()).then(|| Password::new(password))
 }
 
 /// Splits at the next colon that no backslash precedes.
@@ -144,7 +149,7 @@ mod tests {
         assert_eq!(found(file, "other").unwrap(), "last");
         assert_eq!(found("db:5432:shop:other:no", "db"), None);
         assert_eq!(found("db:5432:shop", "db"), None);
-        assert_eq!(found("db:5432:shop:app:", "db"), None);
+        assert_eq!(found("db:5432:shop:app:\n*:*:*:*:last", "db"), None);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `postrider init`: the SQL around the outbox, to be read, or applied.
 
+use super::route::Mappings;
 use crate::config::Problems;
+use crate::outbox::TableName;
 use crate::postgres::migrations::{self, Applied, MigrationError, OUTBOX, Patience};
-use crate::postgres::{ConnectError, MaterialError, PostgresConfig};
+use crate::postgres::{ConnectError, MaterialError, PostgresConfig, Session};
 
 /// What `postrider init` can print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -46,6 +48,28 @@ pub enum InitError {
          them, then use psql"
     )]
     NotApplicable,
+    /// The file makes a table of one name.
+    #[error(
+        "--apply makes a table named outbox, and outbox.table is {0}: change the name in what \
+         `postrider init` prints, then use psql"
+    )]
+    OtherName(TableName),
+    /// It was applied once, and what it made is not where it is looked for.
+    #[error(
+        "the outbox was made in this database before, but there is no table {0}: it is in another \
+         schema, renamed or dropped; name it with outbox.table, or make {0} with psql from what \
+         `postrider init` prints"
+    )]
+    Elsewhere(TableName),
+    /// The search path could not be set, or the table not be looked for.
+    #[error("looking for {table} failed")]
+    Look {
+        /// The table.
+        table: TableName,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
     /// No runtime: the system is out of threads or file descriptors.
     #[error("cannot start")]
     Start(#[from] std::io::Error),
@@ -60,24 +84,55 @@ pub enum InitError {
     Migration(#[from] MigrationError),
 }
 
-/// Creates the outbox table and its publication in the configured database; says what was done.
+/// Creates the outbox table and its publication in the configured database, in the schema of
+/// `outbox.table`; says what was done.
 ///
 /// # Errors
 ///
 /// See [`InitError`]; nothing is left half done.
-pub fn apply_once(part: Part, postgres: &PostgresConfig) -> Result<String, InitError> {
+pub fn apply_once(
+    part: Part,
+    postgres: &PostgresConfig,
+    mappings: &Mappings,
+) -> Result<String, InitError> {
     if part != Part::Table {
         return Err(InitError::NotApplicable);
     }
+    // The table of `[outbox]` itself comes first; further ones are an operator's own.
+    let table = mappings.first().table.clone();
+    if table.name() != MADE {
+        return Err(InitError::OtherName(table));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let applied = runtime.block_on(apply(postgres))?;
+    let applied = runtime.block_on(apply(postgres, &table))?;
     Ok(match applied.now.as_slice() {
         [] => "nothing to do: the outbox is in the database already".to_owned(),
         steps => format!("applied {}", steps.join(", ")),
     })
 }
 
-async fn apply(postgres: &PostgresConfig) -> Result<Applied, InitError> {
+/// The name of the table in `sql/outbox.sql`.
+const MADE: &str = "outbox";
+
+async fn apply(postgres: &PostgresConfig, table: &TableName) -> Result<Applied, InitError> {
     let mut session = postgres.connector()?.connect().await?;
-    Ok(migrations::migrate(&mut session, &OUTBOX, Patience::default()).await?)
+    if let Some(schema) = table.schema() {
+        // The file leaves the schema to the search path, where a role may have anything.
+        let path = format!("set search_path = \"{}\"", schema.replace('"', "\"\""));
+        let look = |source| InitError::Look { table: table.clone(), source };
+        session.batch_execute(&path).await.map_err(look)?;
+    }
+    let applied = migrations::migrate(&mut session, &OUTBOX, Patience::default()).await?;
+    if exists(&session, table).await? {
+        Ok(applied)
+    } else {
+        Err(InitError::Elsewhere(table.clone()))
+    }
+}
+
+async fn exists(session: &Session, table: &TableName) -> Result<bool, InitError> {
+    const THERE: &str = "select to_regclass($1) is not null";
+    let look = |source| InitError::Look { table: table.clone(), source };
+    let row = session.query_one(THERE, &[&table.quoted()]).await.map_err(look)?;
+    row.try_get(0).map_err(look)
 }

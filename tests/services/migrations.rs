@@ -5,6 +5,8 @@ use std::time::Duration;
 use postrider::postgres::migrations::{
     Migration, MigrationError, Migrations, OUTBOX, Patience, migrate,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::Client;
 
 use crate::harness::{postgres, wait_until};
@@ -59,6 +61,117 @@ async fn of_two_processes_one_applies_and_the_other_finds_it_done() {
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one.now.len() + two.now.len(), 1);
     assert_eq!(one.before + two.before, 1);
+}
+
+#[tokio::test]
+async fn two_parts_that_begin_at_once_share_the_schema() {
+    let database = postgres(17).await;
+    let (mut first, mut second) = (database.connect().await, database.connect().await);
+    // The one creates the schema and then takes its time; the other one meets it there.
+    const STEP: Migration = Migration { number: 1, name: "slow.sql", sql: "select pg_sleep(0.5)" };
+    const ONE_PART: Migrations = Migrations { part: "one", steps: &[STEP] };
+    const OTHER_PART: Migrations = Migrations { part: "other", steps: &[STEP] };
+    let observer = database.connect().await;
+    let met = async || {
+        let waiting = "select count(*) from pg_stat_activity \
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        (count(&observer, waiting).await > 0).then_some(())
+    };
+    let (one, two, ()) = tokio::join!(
+        migrate(&mut first, &ONE_PART, Patience::default()),
+        migrate(&mut second, &OTHER_PART, Patience::default()),
+        wait_until(Duration::from_secs(5), "one to wait for the other", met),
+    );
+    assert_eq!((one.unwrap().now, two.unwrap().now), (vec!["slow.sql"], vec!["slow.sql"]));
+}
+
+#[tokio::test]
+async fn the_one_that_waited_sees_what_was_done_at_any_isolation() {
+    let database = postgres(17).await;
+    let admin = database.connect().await;
+    let isolation = format!(
+        "alter database {} set default_transaction_isolation = 'repeatable read'",
+        database.name
+    );
+    admin.batch_execute(&isolation).await.unwrap();
+    let mut holder = database.connect().await;
+    migrate(&mut holder, &FIRST, Patience::default()).await.unwrap();
+    const SLOW: Migrations = Migrations {
+        part: "test",
+        steps: &[
+            ONE,
+            Migration {
+                number: 2,
+                name: "two.sql",
+                sql: "create table two (); select pg_sleep(0.5)",
+            },
+        ],
+    };
+    let (mut first, mut second) = (database.connect().await, database.connect().await);
+    let met = async || {
+        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted \
+                       and database = (select oid from pg_database where datname = current_database())";
+        (count(&admin, waiting).await > 0).then_some(())
+    };
+    let (one, two, ()) = tokio::join!(
+        migrate(&mut first, &SLOW, Patience::default()),
+        migrate(&mut second, &SLOW, Patience::default()),
+        wait_until(Duration::from_secs(5), "one to wait for the other", met),
+    );
+    assert_eq!(one.unwrap().now.len() + two.unwrap().now.len(), 1);
+}
+
+/// Forwards one connection up to the client's COMMIT, which reaches the server or does not, and
+/// whose answer never comes back.
+async fn cutting_at_commit(upstream: u16, reaches: bool) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = TcpStream::connect(("127.0.0.1", upstream)).await.unwrap();
+        let (mut ask, mut answer) = ([0; 65536], [0; 65536]);
+        loop {
+            tokio::select! {
+                read = client.read(&mut ask) => {
+                    let read = read.unwrap();
+                    let commits = ask[..read].windows(7).any(|word| word == b"COMMIT\0");
+                    if reaches || !commits {
+                        server.write_all(&ask[..read]).await.unwrap();
+                    }
+                    if commits {
+                        // The server's answer says that it is done; ours never leaves.
+                        if reaches {
+                            assert!(server.read(&mut answer).await.unwrap() > 0);
+                        }
+                        return;
+                    }
+                }
+                read = server.read(&mut answer) => {
+                    client.write_all(&answer[..read.unwrap()]).await.unwrap();
+                }
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn an_answer_lost_at_commit_is_not_called_a_failure() {
+    for reaches in [true, false] {
+        let database = postgres(17).await;
+        let direct = database.server.port();
+        let port = cutting_at_commit(direct, reaches).await;
+        let url = database.url.replace(&format!(":{direct}/"), &format!(":{port}/"));
+        let mut client = crate::harness::connect(&url).await.unwrap();
+        let error = migrate(&mut client, &FIRST, Patience::default()).await.unwrap_err();
+        assert!(matches!(error, MigrationError::Unknown { .. }), "{error:?}");
+        assert!(error.to_string().contains("applied or it is not: start again"), "{error}");
+
+        let again = migrate(&mut database.connect().await, &FIRST, Patience::default()).await;
+        let before = usize::from(reaches);
+        assert_eq!(again.unwrap().before, before, "what the test cut is what it meant to cut");
+    }
 }
 
 #[tokio::test]

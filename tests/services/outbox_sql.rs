@@ -69,6 +69,39 @@ async fn the_table_can_be_made_twice_on_every_version() {
 }
 
 #[tokio::test]
+async fn a_publication_that_is_there_already_is_used_or_refused() {
+    for version in [13, 18] {
+        for (file, table) in [
+            ("outbox.sql", "outbox"),
+            ("outbox_partitioned.sql", "outbox"),
+            ("adopt_debezium.sql", "outboxevent"),
+        ] {
+            let database = postgres(version).await;
+            let client = database.connect().await;
+            let debezium = "create table outboxevent (id uuid primary key, aggregatetype text, \
+                            aggregateid text, type text, payload jsonb)";
+            client.batch_execute(debezium).await.unwrap();
+            client.batch_execute("create publication postrider for all tables").await.unwrap();
+            psql(&database, &[], &[file]).await;
+            let told =
+                postrider::outbox::inspect(&client, &table.parse().unwrap(), &["id", "payload"])
+                    .await
+                    .unwrap();
+            assert_eq!(told, [], "{version} {file}");
+
+            let silent = "drop publication postrider; \
+                          create publication postrider for all tables with (publish = 'delete')";
+            client.batch_execute(silent).await.unwrap();
+            let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql").join(file);
+            let sql = std::fs::read_to_string(sql).unwrap().replace("concurrently", "");
+            let refused = client.batch_execute(&sql).await.unwrap_err();
+            let words = refused.as_db_error().unwrap().message();
+            assert!(words.contains("is there already and publishes no inserts"), "{file}: {words}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn rights_are_the_least_that_do() {
     for version in [13, 18] {
         let database = postgres(version).await;

@@ -179,6 +179,13 @@ async fn passwords_come_from_where_they_are_said_to_be() {
     assert!(error.to_string().contains("password of role postgres (28P01)"), "{error}");
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 
+    let kept = connector(&format!("{text} passfile={}", passfile.display())).unwrap();
+    std::fs::rename(&passfile, folder.path().join("away")).unwrap();
+    let error = kept.reload().unwrap_err().to_string();
+    assert!(error.contains("pass cannot be read: "), "{error}");
+    kept.connect().await.expect("everything stays as it was");
+    std::fs::rename(folder.path().join("away"), &passfile).unwrap();
+
     std::fs::set_permissions(&passfile, PermissionsExt::from_mode(0o644)).unwrap();
     let error = connector(&format!("{text} passfile={}", passfile.display())).unwrap_err();
     assert!(error.to_string().contains("chmod 600"), "{error}");
@@ -269,6 +276,9 @@ async fn each_failure_has_its_class_and_its_way_out() {
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}: cannot be reached")), "{error}");
     assert!(error.to_string().contains("Connection refused"), "{error}");
     assert!(error.is_transient());
+    // The text says what the cause says; a whole chain does not say it twice.
+    let chain = postrider::daemon::chain(&error);
+    assert_eq!(chain.matches("Connection refused").count(), 1, "{chain}");
 
     let error = refused("host=no-such-host.invalid user=u").await;
     assert!(matches!(error.failure(), ConnectFailure::Unreachable { .. }), "{error:?}");

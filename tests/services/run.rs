@@ -51,6 +51,23 @@ async fn a_typo_in_file_variable_and_flag_is_one_error_and_nothing_is_bound() {
 }
 
 #[tokio::test]
+async fn a_url_in_the_wrong_place_shows_no_password() {
+    let url = "postgres://u:hunter2@db.example.com/d";
+    let flags = ["log.level", "log.format", "admin.listen", "outbox.table", "postgres.pool_wait"]
+        .map(|key| format!("--{key}={url}"));
+    let mut command = postrider(&["run"]);
+    command.env("POSTRIDER__POSTGRES__URL", format!("jdbc:{url}?ssl=true")).args(&flags);
+    let (code, out, errors) = said(&command.output().unwrap());
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{errors}");
+    assert!(errors.contains("6 problems") && !errors.contains("hunter2"), "{errors}");
+    for words in [&[url][..], &["run", url], &["init", url], &["init", "--url", url]] {
+        let (code, out, errors) = said(&postrider(words).output().unwrap());
+        assert_eq!(code, Some(2), "{errors}");
+        assert!(!errors.contains("hunter2") && !out.contains("hunter2"), "{words:?}: {errors}");
+    }
+}
+
+#[tokio::test]
 async fn help_fits_eighty_columns() {
     let of_postrider = [&["--help"][..], &["run", "--help"], &["init", "--help"]].map(postrider);
     let of_drill = [
@@ -94,6 +111,39 @@ async fn init_makes_the_outbox_and_run_finds_it() {
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
     daemon.logged("everything finished").await;
+}
+
+#[tokio::test]
+async fn init_makes_the_table_that_run_looks_for_or_says_why_not() {
+    let database = postgres(17).await;
+    let client = database.connect().await;
+    // The role's search path leads elsewhere, which is what it is for.
+    let setup = format!(
+        "create schema app; create schema elsewhere; \
+         alter database {} set search_path = elsewhere, public",
+        database.name
+    );
+    client.batch_execute(&setup).await.unwrap();
+    let apply_to = |table: &str| {
+        let mut command = postrider(&["init", "--apply", &format!("--outbox.table={table}")]);
+        said(&command.env("POSTRIDER__POSTGRES__URL", &database.url).output().unwrap())
+    };
+    let (code, _, errors) = apply_to("app.events");
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(
+        errors.contains("makes a table named outbox, and outbox.table is app.events"),
+        "{errors}"
+    );
+    let (code, _, errors) = apply_to("nowhere.outbox");
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("no schema has been selected"), "{errors}");
+
+    let (code, out, errors) = apply_to("app.outbox");
+    assert_eq!((code, out.as_str()), (Some(0), "applied outbox.sql\n"), "{errors}");
+    assert_eq!(client.query("select from app.outbox", &[]).await.unwrap().len(), 0);
+    let (code, _, errors) = apply_to("public.outbox");
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("but there is no table public.outbox: it is in another"), "{errors}");
 }
 
 #[tokio::test]

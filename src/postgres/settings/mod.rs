@@ -221,13 +221,23 @@ pub struct Settings {
 }
 
 /// What the process brings along: libpq's variables, and who runs it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Environment {
     /// The home directory, where libpq's default files are.
     pub home: Option<PathBuf>,
     /// Who runs the process: the default role.
     pub user: Option<String>,
     values: BTreeMap<&'static str, String>,
+    /// Variable, parameter and value of what is taken only in part, or not at all.
+    judged: Vec<(&'static str, &'static str, String)>,
+}
+
+/// `PGPASSWORD` is among the values.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set: Vec<_> = self.values.keys().collect();
+        f.debug_struct("Environment").field("set", &set).finish_non_exhaustive()
+    }
 }
 
 impl Environment {
@@ -253,7 +263,11 @@ impl Environment {
             })
             .collect();
         let user = all.get("USER").or_else(|| all.get("LOGNAME")).cloned();
-        Self { home: all.get("HOME").map(PathBuf::from), user, values }
+        let judged = parameters::JUDGED_VARIABLES
+            .iter()
+            .filter_map(|&(variable, name)| Some((variable, name, all.get(variable)?.clone())))
+            .collect();
+        Self { home: all.get("HOME").map(PathBuf::from), user, values, judged }
     }
 
     /// The variables of this process. One that is not UTF-8 is none of libpq's.
@@ -269,7 +283,7 @@ impl Environment {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{parameter}: {problem}")]
 pub struct SettingProblem {
-    /// The parameter, as written.
+    /// The parameter, as written; the variable, if it is from there.
     pub parameter: String,
     /// The rule and the way out.
     pub problem: String,
@@ -280,7 +294,7 @@ pub struct SettingProblem {
 pub enum SettingsError {
     /// The text is neither a URL nor keywords.
     #[error("connection string cannot be read: {0}")]
-    Text(#[from] TextError),
+    Text(TextError),
     /// It can be read, and these parts of it are wrong. Never empty.
     #[error("connection string: {}", list(.0))]
     Values(Vec<SettingProblem>),
@@ -295,30 +309,58 @@ impl Settings {
     pub fn parse(text: &str, environment: &Environment) -> Result<Self, SettingsError> {
         let mut problems = Vec::new();
         let mut given = environment.values.clone();
-        // A password that should have been quoted falls apart into what look like parameters.
-        let mut behind_password = false;
-        for (name, value) in text::pairs(text)? {
+        let mut written = Vec::new();
+        let mut after_password = false;
+        for (number, (name, value)) in (1..).zip(text::pairs(text).map_err(SettingsError::Text)?) {
             match known(&name, &value) {
                 Ok(name) => {
-                    behind_password = name == "password" || name == "sslpassword";
+                    after_password |= name == "password";
+                    written.push(name);
                     given.insert(name, value);
                 }
-                Err(_) if behind_password => problems.push(SettingProblem {
-                    parameter: "password".to_owned(),
-                    problem:
-                        "is followed by an unknown parameter, which is not shown because it may \
-                              be a piece of it; write 'a password with spaces' in quotes, and in a \
-                              URL & as %26"
-                            .to_owned(),
-                }),
+                Err(_) if !nameable(&name, after_password) => problems.push(unnamed(number)),
                 Err(problem) => problems.push(SettingProblem { parameter: name, problem }),
             }
         }
-        let settings = values::Values::new(given, &mut problems).settings(environment);
+        let mut found = Vec::new();
+        let settings = values::Values::new(given, &mut found).settings(environment);
+        for problem in &mut found {
+            let parameter = problem.parameter.as_str();
+            // Whoever reads it should not look for it in the text.
+            if environment.values.contains_key(parameter) && !written.contains(&parameter) {
+                problem.parameter = parameters::variable_of(parameter).unwrap_or(parameter).into();
+            }
+        }
+        problems.append(&mut found);
+        for (variable, name, value) in &environment.judged {
+            if let Err(problem) = known(name, value)
+                && !written.contains(name)
+            {
+                problems.push(SettingProblem { parameter: (*variable).to_owned(), problem });
+            }
+        }
         if problems.is_empty() {
             return Ok(settings);
         }
         Err(SettingsError::Values(problems))
+    }
+}
+
+/// Whether an unknown name can be no piece of a password: one that has spaces and is not quoted goes
+/// on behind what looks like its end, and separators that are none leave all in one name.
+fn nameable(name: &str, after_password: bool) -> bool {
+    let known = || parameters::PARAMETERS.iter().any(|(known, _)| *known == name);
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    known() || (!after_password && name.bytes().all(word))
+}
+
+fn unnamed(number: usize) -> SettingProblem {
+    SettingProblem {
+        parameter: format!("parameter number {number}"),
+        problem:
+            "unknown, and not shown since it may be a piece of the password: quote a password \
+                  that has spaces, password='…', and in a URL write & as %26"
+                .into(),
     }
 }
 

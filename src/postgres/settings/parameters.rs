@@ -120,6 +120,35 @@ pub(super) const PARAMETERS: &[(&str, Treatment)] = &[
     ("oauth_scope", OAUTH),
 ];
 
+/// Variables of parameters that are not simply taken. One that is set counts as if it were written:
+/// who has set `PGSSLCRL` or `PGSERVICE` relies on it. Variables without an effect here, such as
+/// `PGSERVICEFILE` without a service or `PGTZ`, are left alone.
+pub(super) const JUDGED_VARIABLES: &[(&str, &str)] = &[
+    ("PGGSSENCMODE", "gssencmode"),
+    ("PGMAXPROTOCOLVERSION", "max_protocol_version"),
+    ("PGMINPROTOCOLVERSION", "min_protocol_version"),
+    ("PGREQUIREAUTH", "require_auth"),
+    ("PGREQUIREPEER", "requirepeer"),
+    ("PGREQUIRESSL", "requiressl"),
+    ("PGSERVICE", "service"),
+    ("PGSSLCERTMODE", "sslcertmode"),
+    ("PGSSLCOMPRESSION", "sslcompression"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
+    ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
+    ("PGSSLSNI", "sslsni"),
+];
+
+/// The variable that psql would take a parameter from.
+pub(super) fn variable_of(name: &str) -> Option<&'static str> {
+    PARAMETERS.iter().find(|(known, _)| *known == name).and_then(
+        |&(_, treatment)| match treatment {
+            Treatment::Taken { variable } => variable,
+            Treatment::Only { .. } | Treatment::Refused { .. } => None,
+        },
+    )
+}
+
 /// The parameter that `name` was probably meant to be.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     // A third of the letters wrong is no longer a typo.
@@ -149,6 +178,11 @@ mod tests {
     fn no_parameter_is_listed_twice() {
         for (index, (name, _)) in PARAMETERS.iter().enumerate() {
             assert!(PARAMETERS[..index].iter().all(|(other, _)| other != name), "{name}");
+        }
+        for (variable, parameter) in JUDGED_VARIABLES {
+            let known = PARAMETERS.iter().find(|(name, _)| name == parameter);
+            let taken = known.is_none_or(|(_, t)| matches!(t, Treatment::Taken { .. }));
+            assert!(!taken, "{variable} is of no parameter that is judged");
         }
     }
 }

@@ -18,6 +18,9 @@ pub enum TextError {
         /// Where the value begins.
         at: usize,
     },
+    /// A URL of something else.
+    #[error("a URL begins with postgresql:// or postgres://")]
+    Scheme,
     /// A `%` that is not followed by two hexadecimal digits, or that decodes to no text.
     #[error(
         "%-escape in the {part} is broken: expected % and two hexadecimal digits, UTF-8, not %00"
@@ -45,29 +48,39 @@ pub(super) type Pairs = Vec<(String, String)>;
 
 /// Reads either spelling, as libpq tells them apart: by the scheme.
 pub(super) fn pairs(text: &str) -> Result<Pairs, TextError> {
-    let text = text.trim();
-    match ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme)) {
-        Some(rest) => url(rest),
+    let start = text.trim_start();
+    match ["postgresql://", "postgres://"].iter().find_map(|scheme| start.strip_prefix(scheme)) {
+        Some(rest) => url(rest.trim_end()),
+        // Read as keywords it would be one long name, with the password in it.
+        None if start.split(['=', ' ']).next().is_some_and(|word| word.contains("://")) => {
+            Err(TextError::Scheme)
+        }
         None => keywords(text),
     }
+}
+
+/// What C's `isspace` takes; other spaces are part of a value.
+fn is_space(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
 
 fn keywords(text: &str) -> Result<Pairs, TextError> {
     let mut pairs = Pairs::new();
     let mut rest = text;
     loop {
-        rest = rest.trim_start();
+        rest = rest.trim_start_matches(is_space);
         if rest.is_empty() {
             return Ok(pairs);
         }
         let at = text.len() - rest.len();
-        let end = rest.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(rest.len());
+        let end = rest.find(|c: char| c == '=' || is_space(c)).unwrap_or(rest.len());
         let name = &rest[..end];
-        let value = rest[end..].trim_start().strip_prefix('=').ok_or(TextError::NoValue { at })?;
+        let value = rest[end..].trim_start_matches(is_space).strip_prefix('=');
+        let value = value.ok_or(TextError::NoValue { at })?;
         if name.is_empty() {
             return Err(TextError::NoValue { at });
         }
-        let value = value.trim_start();
+        let value = value.trim_start_matches(is_space);
         let at = text.len() - value.len();
         let (value, after) = keyword_value(value).ok_or(TextError::Unterminated { at })?;
         pairs.push((name.to_owned(), value));
@@ -84,7 +97,7 @@ fn keyword_value(text: &str) -> Option<(String, &str)> {
         match character {
             '\\' => value.push(characters.next()?.1),
             '\'' if quoted => return Some((value, &text[at + 1..])),
-            space if !quoted && space.is_whitespace() => return Some((value, &text[at..])),
+            space if !quoted && is_space(space) => return Some((value, &text[at..])),
             other => value.push(other),
         }
     }
@@ -192,6 +205,8 @@ mod tests {
         assert_eq!(read("host=a port = 5433"), "host=a|port=5433");
         assert_eq!(read(r"password='it\'s \\ fine' user=x"), r"password=it's \ fine|user=x");
         assert_eq!(read(r"password=a\ b"), "password=a b");
+        assert_eq!(read(r"password=a\ "), "password=a ");
+        assert_eq!(read("password=a\u{a0}b user=x "), "password=a\u{a0}b|user=x");
         assert_eq!(read("dbname='' user=x"), "dbname=|user=x");
         assert_eq!(read(""), "");
     }
@@ -222,6 +237,8 @@ mod tests {
             ("postgresql://u:hunter2%4@h/d", "%-escape in the password"),
             ("postgresql://u:hunter2%zz@h/d", "%-escape in the password"),
             ("postgresql://[::1/d", "without ]"),
+            ("postgre://u:hunter2@h/d?sslmode=require", "begins with postgresql://"),
+            ("jdbc:postgresql://h/d?user=u&password=hunter2", "begins with postgresql://"),
             ("postgresql://h/d?hunter2", "parameter number 1"),
         ] {
             let error = pairs(text).unwrap_err().to_string();

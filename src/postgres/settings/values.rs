@@ -185,7 +185,8 @@ impl<'a> Values<'a> {
             return None;
         }
         // A piece of a password ends up here when its @ or / was not escaped: do not quote it.
-        if host.contains(['@', '/', ':', ' ']) && host.parse::<IpAddr>().is_err() {
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !host.chars().all(plain) && host.parse::<IpAddr>().is_err() {
             self.problem(
                 "host",
                 "one of the list is neither a name, an address nor an absolute path",

@@ -38,6 +38,11 @@ impl Mappings {
         &self.0
     }
 
+    /// The one of `[outbox]` itself, which is always there.
+    pub fn first(&self) -> &Mapping {
+        &self.0[0]
+    }
+
     /// The mapping of a table, named as the stream names it.
     #[must_use]
     pub fn of(&self, full_name: &str) -> Option<&Mapping> {
