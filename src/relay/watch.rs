@@ -15,7 +15,8 @@ use crate::postgres::Pool;
 /// How long connections in use may take to come back when we leave. Nobody but the look uses one.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A look is three catalog queries. A server that needs longer does not answer, whatever TCP says.
+/// A look is two catalog queries. A server that needs longer does not answer, whatever TCP says.
+/// Getting the connection has bounds of its own, which grow with the list of servers.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What one look found.
@@ -78,14 +79,13 @@ impl Watch {
     }
 
     async fn look(&self) -> Found {
-        let looking = async {
-            let session = self.pool.get().await.map_err(|error| error.to_string())?;
-            let found = inspect(&session, &self.outbox.table).await;
-            found.map_err(|error| chain(&error))
+        let session = match self.pool.get().await {
+            Ok(session) => session,
+            Err(error) => return Found::Unreachable(chain(&error)),
         };
-        match timeout(LOOK_TIMEOUT, looking).await {
+        match timeout(LOOK_TIMEOUT, inspect(&session, &self.outbox.table)).await {
             Ok(Ok(defects)) => Found::Outbox(defects),
-            Ok(Err(reason)) => Found::Unreachable(reason),
+            Ok(Err(error)) => Found::Unreachable(chain(&error)),
             Err(_) => Found::Unreachable(format!("no answer within {LOOK_TIMEOUT:?}")),
         }
     }
