@@ -19,5 +19,6 @@ mod outbox;
 mod outbox_sql;
 mod pool;
 mod postgres;
+mod postgres_tls;
 mod run;
 mod shipped;
