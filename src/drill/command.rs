@@ -63,7 +63,7 @@ pub enum Services {
 /// What a lingering drill does once its server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Linger {
-    /// Nothing, until somebody ends it.
+    /// Nothing, until somebody ends it or standard input ends.
     Wait,
     /// The same, with the server frozen: it takes no signal but SIGKILL.
     Frozen,
@@ -91,9 +91,9 @@ impl Linger {
             Self::Panic => panic!("as asked"),
             Self::Wait | Self::Frozen => {}
         }
-        loop {
-            std::thread::park();
-        }
+        // Until it is killed, or whoever holds the other end of standard input has gone.
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+        Ok(())
     }
 }
 

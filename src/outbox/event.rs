@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::json;
 use super::table::PayloadColumn;
 use crate::event::{self, ContractError, EventId, KEY_BYTES_MAX, Traceparent};
 
@@ -205,6 +206,14 @@ pub enum Refusal {
         /// What is allowed.
         limit: usize,
     },
+    /// Valid JSON that Postgres does not take into such a column.
+    #[error("payload: not for a {column} column, {rule}")]
+    Json {
+        /// The column's type.
+        column: PayloadColumn,
+        /// What is in the way, and the way out.
+        rule: &'static str,
+    },
     /// A payload of a kind that the table's column does not hold.
     #[error("payload: {kind} does not go into a {column} column: {way_out}")]
     PayloadKind {
@@ -247,11 +256,11 @@ fn check_payload(payload: &Payload, column: PayloadColumn, limit: usize) -> Resu
         (Content::Text(text), PayloadColumn::Text) if text.contains('\0') => {
             return Err(Refusal::Nul { field: "payload", way_out: "use a bytea column" });
         }
-        (Content::Json(text), PayloadColumn::Jsonb) if has_escaped_nul(text) => {
-            return Err(Refusal::Nul {
-                field: "payload",
-                way_out: "json and bytea columns keep \\u0000",
-            });
+        (Content::Json(text), PayloadColumn::Json | PayloadColumn::Jsonb) => {
+            let jsonb = column == PayloadColumn::Jsonb;
+            if let Some(rule) = json::fault(text, jsonb) {
+                return Err(Refusal::Json { column, rule });
+            }
         }
         (Content::Text(_) | Content::Json(_), _) => {}
     }
@@ -259,21 +268,6 @@ fn check_payload(payload: &Payload, column: PayloadColumn, limit: usize) -> Resu
         return Err(Refusal::PayloadTooLarge { bytes: payload.len(), limit });
     }
     Ok(())
-}
-
-/// Whether a JSON text has a string with `\u0000`, which `jsonb` refuses. An escaped backslash before
-/// `u0000` is no escape of NUL, hence the walk in steps of whole escapes.
-fn has_escaped_nul(json: &str) -> bool {
-    let mut rest = json;
-    while let Some(at) = rest.find('\\') {
-        let escape = &rest[at + 1..];
-        if escape.starts_with("u0000") {
-            return true;
-        }
-        // What follows a backslash in valid JSON is one ASCII character.
-        rest = escape.get(1..).unwrap_or_default();
-    }
-    false
 }
 
 #[cfg(test)]

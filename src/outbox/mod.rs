@@ -18,10 +18,11 @@
 //!
 //! Guarantee: after `Ok`, the rows exist exactly if the transaction commits.
 //! Bounded by: [`Outbox::payload_max`], [`BATCH_EVENTS_MAX`], [`BATCH_BYTES_MAX`].
-//! Tested by: `tests/services/outbox.rs`.
+//! Tested by: `tests/services/outbox.rs`, `tests/services/inspect.rs`.
 
 mod event;
 mod inspect;
+mod json;
 mod table;
 
 pub use event::{Event, PAYLOAD_BYTES_DEFAULT, Payload, Refusal, TYPE_BYTES_MAX};

@@ -146,8 +146,9 @@ impl PostgresConfig {
         let idle_in_transaction_timeout =
             raw.duration("postgres.idle_in_transaction_timeout", moment..=LIMIT_MAX);
 
-        let mut settings = parse(raw, &url?, environment)?;
-        check_passwords(raw, &settings, password.as_ref(), passfile.as_ref());
+        let settings = url.and_then(|url| parse(raw, &url, environment));
+        check_passwords(raw, settings.as_ref(), password.as_ref(), passfile.as_ref());
+        let mut settings = settings?;
         settings.application_name = settings.application_name.or(application_name);
         settings.connect_timeout = connect_timeout.unwrap_or(settings.connect_timeout);
         if let Some(path) = passfile {
@@ -182,12 +183,12 @@ fn parse(raw: &mut Reader<'_>, url: &str, environment: &Environment) -> Option<S
 /// Two places for one password: whichever won, somebody would change the other and wonder.
 fn check_passwords(
     raw: &mut Reader<'_>,
-    settings: &Settings,
+    settings: Option<&Settings>,
     password: Option<&Secret>,
     passfile: Option<&PathBuf>,
 ) {
     const RULE: &str = "must be the only place of the password";
-    let in_url = settings.password.is_some();
+    let in_url = settings.is_some_and(|settings| settings.password.is_some());
     if password.is_some() && in_url {
         raw.problem("postgres.password", RULE, "postgres.url or PGPASSWORD has one, too");
     }
@@ -250,6 +251,8 @@ mod tests {
             assert!(problems.contains(words), "{problems}");
         }
         assert!(read("").unwrap_err().contains("postgres.url"));
+        let twice = "[postgres]\nurl = 'host=db'\npassword = 'x'\npassfile = '/p'";
+        assert!(read(twice).unwrap_err().contains("postgres.passfile"), "whatever else is wrong");
     }
 
     #[test]

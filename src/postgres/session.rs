@@ -98,9 +98,16 @@ impl DerefMut for Session {
     }
 }
 
-/// The set of tasks that move bytes. Bounded by the pools' sizes: one each connection.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Links(Arc<Mutex<JoinSet<()>>>);
+/// The set of tasks that move bytes. Bounded by the pools' sizes: one each connection. `None` once it
+/// was closed: a connection that was being made meanwhile gets no link, and so comes to nothing.
+#[derive(Debug, Clone)]
+pub(super) struct Links(Arc<Mutex<Option<JoinSet<()>>>>);
+
+impl Default for Links {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Some(JoinSet::new()))))
+    }
+}
 
 impl Links {
     pub(super) fn drive<S, T>(&self, connection: Connection<S, T>, server: String)
@@ -109,6 +116,7 @@ impl Links {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(links) = links.as_mut() else { return };
         // Finished ones are taken out here, or the set would only grow.
         while links.try_join_next().is_some() {}
         links.spawn(async move {
@@ -122,10 +130,8 @@ impl Links {
     /// Waits until every client that was dropped has said goodbye, then cuts what is left. Returns
     /// how many were cut.
     pub(super) async fn close(&self, patience: Duration) -> usize {
-        let mut links = {
-            let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *links)
-        };
+        let links = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut links) = links else { return 0 };
         let drained = async { while links.join_next().await.is_some() {} };
         match tokio::time::timeout(patience, drained).await {
             Ok(()) => 0,

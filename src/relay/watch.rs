@@ -15,7 +15,8 @@ use crate::postgres::Pool;
 /// How long connections in use may take to come back when we leave. Nobody but the look uses one.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A look is three catalog queries a table. A server that needs longer does not answer, whatever TCP says.
+/// A look is two catalog queries a table. A server that needs longer does not answer, whatever TCP
+/// says. Getting the connection has bounds of its own, which grow with the list of servers.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What one look found.
@@ -85,23 +86,26 @@ impl Watch {
     }
 
     async fn look(&self) -> Found {
+        let session = match self.pool.get().await {
+            Ok(session) => session,
+            Err(error) => return Found::Unreachable(chain(&error)),
+        };
         let looking = async {
-            let session = self.pool.get().await.map_err(|error| error.to_string())?;
             let mut defects: Vec<Defect> = Vec::new();
             for mapping in self.mappings.all() {
-                let found = inspect(&session, &mapping.table, &mapping.required_columns()).await;
-                for defect in found.map_err(|error| chain(&error))? {
+                let columns = mapping.required_columns();
+                for defect in inspect(&session, &mapping.table, &columns).await? {
                     // What is wrong with the server is found with each table.
                     if !defects.contains(&defect) {
                         defects.push(defect);
                     }
                 }
             }
-            Ok::<_, String>(defects)
+            Ok::<_, tokio_postgres::Error>(defects)
         };
         match timeout(LOOK_TIMEOUT, looking).await {
             Ok(Ok(defects)) => Found::Outbox(defects),
-            Ok(Err(reason)) => Found::Unreachable(reason),
+            Ok(Err(error)) => Found::Unreachable(chain(&error)),
             Err(_) => Found::Unreachable(format!("no answer within {LOOK_TIMEOUT:?}")),
         }
     }

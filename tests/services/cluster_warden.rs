@@ -27,6 +27,8 @@ impl Lingering {
         // A test that runs as a background job of a script has inherited an ignored Ctrl-C.
         let mut drill = Command::new("env")
             .args(["--default-signal=INT", env!("CARGO_BIN_EXE_drill"), "linger", "17", how])
+            // Held open by us, so that it does not outlive a test that is killed.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .process_group(0)

@@ -26,6 +26,7 @@ mod outbox;
 mod outbox_sql;
 mod pool;
 mod postgres;
+mod postgres_tls;
 mod proxy;
 mod replication;
 mod replication_access;

@@ -160,6 +160,50 @@ async fn every_type_of_payload_column_is_written() {
 }
 
 #[tokio::test]
+async fn json_that_a_column_does_not_take_is_refused_before_it_is_sent() {
+    let (_database, mut client) = database(17).await;
+    client
+        .batch_execute(
+            "create table b as table outbox with no data; \
+                          alter table b alter payload type jsonb",
+        )
+        .await
+        .unwrap();
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (text, json, jsonb) in [
+        (r#""\ud83d\ude00""#, true, true),
+        (r#""\\ud800""#, true, true),
+        (r#""\ud800""#, true, false),
+        (r#""\ud800x""#, true, false),
+        (r#""\udc00""#, true, false),
+        (r#""\ud800\ud800""#, true, false),
+        ("1e400", true, true),
+        ("1e999999", true, false),
+        ("-0.1e-99999", true, false),
+        (deep.as_str(), false, false),
+    ] {
+        let payload = Payload::json_text(text);
+        for (table, column, taken) in
+            [("outbox", PayloadColumn::Json, json), ("b", PayloadColumn::Jsonb, jsonb)]
+        {
+            let shown = &text[..text.len().min(40)];
+            let Ok(payload) = &payload else {
+                assert!(!taken, "{shown}");
+                continue;
+            };
+            let outbox = Outbox::new(table.parse().unwrap(), column);
+            let transaction = client.transaction().await.unwrap();
+            let one = Event { payload: payload.clone(), ..event("one") };
+            match outbox.append(&transaction, &one).await {
+                Ok(()) => assert!(taken, "{shown} into {column} was taken"),
+                Err(AppendError::Refused { .. }) => assert!(!taken, "{shown} into {column}"),
+                Err(error) => panic!("{shown} into {column}: {error:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_insert_that_a_trigger_swallows_is_an_error() {
     let (_database, mut client) = database(17).await;
     let trigger = "create function swallow() returns trigger language plpgsql as \

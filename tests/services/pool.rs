@@ -105,3 +105,26 @@ async fn a_closed_pool_leaves_no_connection_behind() {
         async || (admin.query_one(left, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(());
     crate::harness::wait_until(Duration::from_secs(10), "the backends to end", gone).await;
 }
+
+#[tokio::test]
+async fn a_connection_that_is_being_made_does_not_outlive_the_pool() {
+    let database = postgres(17).await;
+    // Holds the server's words back until it is told otherwise.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let upstream = database.server.port();
+    let text = database.url.replace(&format!(":{upstream}/"), &format!(":{port}/"));
+    let settings = Settings::parse(&text, &Environment::empty()).unwrap();
+    let connector = Connector::new(settings, SessionLimits::default(), None).unwrap();
+    let options = PoolOptions { size: 1, wait: Duration::from_secs(1) };
+    let pool = Pool::new("test", connector, options);
+    let holding = async {
+        let (mut client, _) = listener.accept().await.unwrap();
+        assert_eq!(pool.close(Duration::from_secs(1)).await, 0, "nothing is there to be cut");
+        let mut server = tokio::net::TcpStream::connect(("127.0.0.1", upstream)).await.unwrap();
+        tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
+    };
+    let getting = async { pool.get().await.is_ok() };
+    let (got, ()) = tokio::join!(getting, holding);
+    assert!(!got, "a closed pool gave a connection out");
+}

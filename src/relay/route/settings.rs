@@ -215,7 +215,8 @@ fn table(raw: &mut Reader<'_>) -> Option<TableName> {
     let why = match text.parse::<TableName>() {
         Ok(table) if text.contains('.') => return Some(table),
         Ok(_) => format!("it has no schema: write public.{text} if that is the one"),
-        Err(error) => error.to_string(),
+        // The rule alone: the text may be a URL with a password in it.
+        Err(error) => error.rule().to_owned(),
     };
     raw.problem(TABLE, "must be schema.table", why);
     None
