@@ -19,11 +19,13 @@ use crate::harness::{blocking, connect, postgres, shared_run, wait_until};
 const DEADLINE: Duration = Duration::from_secs(30);
 const TOPIC: &str = "proxied";
 
-/// A broker whose clients come through the proxy, and a reader that does not.
+/// A broker, a client that comes through the proxy, and one that does not.
 struct Scene {
     proxy: Proxy,
-    kafka: Kafka,
     producer: Arc<BaseProducer>,
+    /// At read_committed, and not through the proxy.
+    reader: Arc<BaseConsumer>,
+    _kafka: Kafka,
 }
 
 /// A commit on its way, on a thread of its own.
@@ -43,14 +45,31 @@ impl Scene {
         proxy.forward_to(Target::Tcp(([127, 0, 0, 1], place.forward_to).into()));
         let mut config: ClientConfig =
             kafka.client_settings(Listener::Proxied).into_iter().collect();
-        config.set("transactional.id", "relay").set("reconnect.backoff.max.ms", "100");
+        config.set("transactional.id", "relay");
+        // The client shall be back at once: it is the proxy that makes it wait here.
+        for (setting, ms) in [
+            ("reconnect.backoff.ms", "10"),
+            ("reconnect.backoff.max.ms", "50"),
+            ("retry.backoff.ms", "20"),
+            ("retry.backoff.max.ms", "50"),
+        ] {
+            config.set(setting, ms);
+        }
         let producer = blocking(move || {
             let producer: BaseProducer = config.create().unwrap();
             producer.init_transactions(DEADLINE).unwrap();
             Arc::new(producer)
         })
         .await;
-        Self { proxy, kafka, producer }
+        let reader: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", kafka.bootstrap())
+            .set("group.id", "unused")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "20")
+            .create()
+            .unwrap();
+        Self { proxy, producer, reader: Arc::new(reader), _kafka: kafka }
     }
 
     /// Sends a record in a transaction and leaves that open.
@@ -69,8 +88,8 @@ impl Scene {
 
     /// What a reader at read_committed sees.
     async fn seen(&self) -> Vec<String> {
-        let bootstrap = self.kafka.bootstrap();
-        blocking(move || read_committed(&bootstrap)).await
+        let reader = Arc::clone(&self.reader);
+        blocking(move || read_all(&reader)).await
     }
 
     /// Control records follow the answer to a commit, so a reader may see them a moment later.
@@ -82,15 +101,7 @@ impl Scene {
     }
 }
 
-fn read_committed(bootstrap: &str) -> Vec<String> {
-    let reader: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("group.id", "unused")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .set("fetch.wait.max.ms", "20")
-        .create()
-        .unwrap();
+fn read_all(reader: &BaseConsumer) -> Vec<String> {
     let mut all = TopicPartitionList::new();
     all.add_partition_offset(TOPIC, 0, Offset::Beginning).unwrap();
     reader.assign(&all).unwrap();

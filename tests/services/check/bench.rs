@@ -174,7 +174,7 @@ impl Bench {
 
     /// A commit returns before its control records are written; until then the transaction is still
     /// open for readers, which a checker with little patience would report.
-    fn wait_ended(&self, events: &[Event]) {
+    pub(super) fn wait_ended(&self, events: &[Event]) {
         let started = Instant::now();
         for event in events {
             let end = |consumer: &BaseConsumer| {

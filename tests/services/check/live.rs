@@ -7,6 +7,7 @@ use std::time::Duration;
 use postrider::drill::check::evidence::{Evidence, Mode};
 use postrider::drill::check::tables::{Tables, Wanted};
 use postrider::drill::cluster::kafka::{Kafka, KafkaOptions, Listener, Mechanism, Secured, User};
+use postrider::drill::cluster::{Postgres, PostgresOptions, StandbyOptions};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 use uuid::Uuid;
@@ -51,7 +52,7 @@ async fn check_allows_a_live_system_its_open_transactions() {
         }
     });
     let check = async {
-        let found = bench.check(&["--drain-timeout", "1500ms"]).await;
+        let found = bench.check(&["--drain-timeout", "800ms"]).await;
         done.store(true, Ordering::Relaxed);
         found
     };
@@ -72,7 +73,8 @@ async fn check_refuses_an_id_that_is_said_twice() {
         send_with_another_id(&bench, event);
     }
     bench.producer.commit_transaction(TIMEOUT).unwrap();
-    let found = bench.check(&["--drain-timeout", "2s"]).await;
+    bench.wait_ended(&transactions[2]);
+    let found = bench.check(&[]).await;
     let witness = found.violates(&["I1", "I2"]);
     is(witness, "never published", &transactions[2][0]);
     assert_eq!(found.entry("I2")["faults"][0]["fault"], "unreadable id header");
@@ -110,6 +112,33 @@ async fn check_refuses_to_judge_rows_it_may_not_see() {
     let found = bench.check(&["--postgres", &url]).await;
     assert_eq!(found.exit, 4, "{}", found.text);
     assert!(found.text.contains("row-level security"), "{}", found.text);
+}
+
+#[tokio::test]
+async fn the_checker_says_that_a_standby_may_lack_rows() {
+    let standby = blocking(|| {
+        let primary = Postgres::start(shared_run(), PostgresOptions::version(17)).unwrap();
+        primary
+            .sql("postgres", "create table outbox (id uuid, aggregatetype text, aggregateid text)")
+            .unwrap();
+        let standby = primary.standby(StandbyOptions::default()).unwrap();
+        let position = primary.wal_position().unwrap();
+        standby.wait_replayed(&position, TIMEOUT).unwrap();
+        // Whatever is committed from here on, the standby does not know of.
+        standby.sql("postgres", "select pg_wal_replay_pause()").unwrap();
+        let late = "insert into outbox values (gen_random_uuid(), 'order', 'a')";
+        primary.sql("postgres", late).unwrap();
+        standby
+    })
+    .await;
+    let mut evidence = Evidence::new(Mode::ExactlyOnce);
+    let wanted =
+        Wanted { tables: vec!["outbox".to_owned()], topic_prefix: String::new(), payload: None };
+    let url = standby.url("postgres");
+    let tables = Tables::open(&url, None, wanted, &mut evidence).await.unwrap();
+    tables.read(&mut evidence).await.unwrap();
+    assert!(evidence.rows.is_empty(), "the standby knows the row");
+    assert!(evidence.notes.iter().any(|note| note.contains("standby")), "{:?}", evidence.notes);
 }
 
 #[tokio::test]
