@@ -9,7 +9,7 @@ use super::check::CheckArgs;
 use super::cluster::{Postgres, PostgresOptions, RunDir};
 use super::load::command::LoadCommand;
 
-/// Starts real Postgres and Kafka on loopback, breaks them on purpose, and
+/// Starts real Postgres and Kafka on loopback, writes to the outbox, and
 /// counts what arrived.
 #[derive(Debug, Parser)]
 #[command(
